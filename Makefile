@@ -1,0 +1,90 @@
+# Everything a reader needs: `make demo` and `make test`. Nothing but Python 3.11-3.13 and make is assumed.
+# Repeated runs are quick: each group of dependencies leaves a stamp in .venv and is installed once.
+
+.DEFAULT_GOAL := help
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# The first interpreter that fits; `make PYTHON=/path/to/python test` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV   ?= .venv
+JOBS   ?= 2
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+
+.PHONY: help demo test check lint format types layers doctest bench docs wheel lock clean
+
+help: ## This list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.run ## Set up and run the main job: six organisations, twenty patients.
+	$(BIN)/carechain demo --patients 20
+
+test: $(VENV)/.test ## Set up and run every test.
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: lint types layers doctest ## Style, types, layers and documentation.
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.dev ## Rewrite the sources in the house style.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+doctest: $(VENV)/.test
+	$(BIN)/python -m pytest tests/docs
+
+bench: $(VENV)/.run ## Measure this machine; every figure stands beside its yardstick of the same run.
+	set -e; for name in saturate write read growth healthchain; do $(BIN)/carechain bench $$name; done
+
+docs: $(VENV)/.run ## Rewrite docs/reference from the code.
+	$(BIN)/python -m carechain.docs_build
+
+wheel: $(VENV)/.run ## Build dist/carechain-*.whl.
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+# uv resolves for every supported Python and platform at once; readers never need it.
+COMPILE = $(abspath $(BIN))/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet $(UPGRADE)
+lock: $(VENV)/.dev ## Resolve the dependencies again into requirements/*.txt (UPGRADE=--upgrade for newer ones).
+	cd requirements && $(COMPILE) ../pyproject.toml --output-file run.txt
+	cd requirements && $(COMPILE) ../pyproject.toml --extra test --constraint run.txt --output-file test.txt
+	cd requirements && $(COMPILE) ../pyproject.toml --extra test --extra dev --constraint test.txt --output-file dev.txt
+	cd requirements && $(COMPILE) build.in --constraint dev.txt --output-file build.txt
+
+clean: ## Remove the environment, caches and builds.
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environment ---------------------------------------------------------------------------------------
+
+$(VENV)/.venv:
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "carechain needs Python 3.11, 3.12 or 3.13; $(or $(PYTHON),no python3 on this machine) is not one." >&2; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.12 <target>" >&2; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)" >&2
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# The package itself is installed in place, without a second resolution: the locks are the whole truth.
+$(VENV)/.run: $(VENV)/.venv requirements/run.txt requirements/build.txt pyproject.toml
+	@echo "installing the locked dependencies: about half a minute, once" >&2
+	@$(PIP) install --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@$(PIP) install --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test requirements/dev.txt
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""carechain: a consortium network for health records."""

@@ -1,0 +1,1 @@
+"""Chain: transactions, routing and the transition function. Start at ``transition``."""

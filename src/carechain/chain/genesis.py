@@ -1,0 +1,81 @@
+"""Genesis: what a network starts from. Every node must be given the same file; its hash begins the chain."""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from carechain.chain.routing import CONTRACT_TABLES, Contracts
+from carechain.chain.replay import REPLAY
+from carechain.contracts import governance, membership
+from carechain.contracts.consent import views
+from carechain.contracts.consent.schema import TreatmentPolicy
+from carechain.contracts.governance import Quorum
+from carechain.core.codec import encode
+from carechain.core.hashing import tagged
+from carechain.core.ids import U63, Hash, PartyId, party_id
+from carechain.core.limits import CHAIN_ID_CHARS, MEMBERS
+from carechain.core.message import Row
+from carechain.core.organisation import NewMember
+from carechain.core.rejection import Rejected
+from carechain.state.overlay import Overlay
+from carechain.state.table import TableSpec
+
+
+class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The founding members, who produces blocks (PoA), the treatment policy and the quorum."""
+
+    chain_id: Annotated[str, Meta(min_length=1, max_length=CHAIN_ID_CHARS)]
+    time_s: U63
+    members: Annotated[tuple[NewMember, ...], Meta(min_length=1, max_length=MEMBERS)]
+    producers: Annotated[tuple[PartyId, ...], Meta(min_length=1, max_length=MEMBERS)]
+    policy: TreatmentPolicy = TreatmentPolicy()
+    quorum: Quorum = Quorum()
+
+
+class ChainRow(Row, frozen=True):
+    """Which chain this state belongs to."""
+
+    chain_id: str
+    genesis: Hash
+
+
+CHAIN: Final = TableSpec(name="chain.identity", prefix=0x01, key=(1,), row=ChainRow, note="the chain this state is of")
+TABLES: Final = (CHAIN, REPLAY, *CONTRACT_TABLES)
+
+
+class BadGenesis(Exception):  # noqa: N818 - describes the file
+    """The genesis file cannot start a network."""
+
+
+def read(data: bytes) -> Genesis:
+    """Decode a genesis file (JSON, byte strings in base64); raises :class:`BadGenesis`."""
+    try:
+        return msgspec.json.decode(data, type=Genesis)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadGenesis(f"not a genesis file: {error}") from None
+
+
+def write(genesis: Genesis) -> bytes:
+    """The genesis file's bytes, indented for people to compare."""
+    return msgspec.json.format(msgspec.json.encode(genesis), indent=2) + b"\n"
+
+
+def genesis_hash(genesis: Genesis) -> bytes:
+    """What the first block's header names as its predecessor."""
+    return tagged("carechain/genesis/1", encode(genesis))
+
+
+def apply_genesis(state: Overlay, genesis: Genesis) -> None:
+    """Write the founding state; raises :class:`BadGenesis` when the file contradicts itself."""
+    contracts = Contracts(state)
+    founders = [party_id(new.suite, new.public_key) for new in genesis.members]
+    if not all(producer in founders for producer in genesis.producers):
+        raise BadGenesis("a block producer is not among the members")
+    try:
+        membership.genesis(contracts.membership, genesis.members, genesis.time_s)
+    except Rejected as refused:
+        raise BadGenesis(f"a member is not acceptable: {refused.code.reason}") from None
+    views.genesis(contracts.consent.tables, genesis.policy)
+    governance.genesis(contracts.governance, genesis.quorum)
+    CHAIN.bind(state).put(0, row=ChainRow(chain_id=genesis.chain_id, genesis=genesis_hash(genesis)))

@@ -1,0 +1,202 @@
+"""Routing: which contract handles which message, and what each contract may ask of the others.
+
+This is the only file that knows all contracts. Everything that lists messages, events, tables, codes or
+roles, the documentation included, takes them from here.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Union
+
+from msgspec import Struct
+
+from carechain.contracts import access, governance, membership, records, relationships
+from carechain.contracts.consent import grants, inbox, representatives, views
+from carechain.contracts.consent import schema as consent
+from carechain.contracts.consent.coverage import Coverage
+from carechain.core.context import Ctx
+from carechain.core.decision import DecisionCode
+from carechain.core.message import Event, Message, tag_of
+from carechain.core.rejection import RejectionCode
+from carechain.state.overlay import Overlay
+from carechain.state.table import TableSpec
+
+MESSAGES: Final[tuple[type[Message], ...]] = (
+    membership.EnrolStaff,
+    membership.RenewStaff,
+    membership.DismissStaff,
+    membership.SetLapse,
+    relationships.Bind,
+    relationships.PutSummary,
+    relationships.Leave,
+    consent.Grant,
+    consent.Narrow,
+    consent.Extend,
+    consent.Revoke,
+    consent.Renounce,
+    consent.Ask,
+    consent.AnswerRequest,
+    consent.Withdraw,
+    consent.SetRule,
+    consent.DropRule,
+    consent.Appoint,
+    consent.Dismiss,
+    records.Anchor,
+    access.RequestAccess,
+    access.ReportRelease,
+    access.RevokeTicket,
+    governance.Propose,
+    governance.Vote,
+    governance.OfferAgreement,
+    governance.AcceptAgreement,
+    governance.EndAgreement,
+)
+
+EVENTS: Final[tuple[type[Event], ...]] = (
+    membership.MemberAdmitted,
+    membership.MemberRemoved,
+    membership.StaffEnrolled,
+    membership.StaffRenewed,
+    membership.StaffDismissed,
+    relationships.Bound,
+    relationships.SummaryStored,
+    relationships.Left,
+    consent.Granted,
+    consent.Changed,
+    consent.Revoked,
+    consent.Asked,
+    consent.Answered,
+    consent.Withdrawn,
+    consent.RuleChanged,
+    consent.Appointed,
+    consent.Dismissed,
+    records.Anchored,
+    access.Decided,
+    access.Released,
+    access.TicketRevoked,
+    governance.Proposed,
+    governance.Closed,
+    governance.AgreementMade,
+    governance.AgreementEnded,
+)
+
+CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
+    membership.MEMBERS_TABLE,
+    membership.PARTIES_TABLE,
+    membership.AUTHORITIES_TABLE,
+    membership.STAFF_TABLE,
+    relationships.BINDINGS,
+    relationships.RELATIONS,
+    relationships.SUMMARIES,
+    consent.GRANTS,
+    consent.BY_GRANTEE,
+    consent.REQUESTS,
+    consent.RULES,
+    consent.REPRESENTATIVES,
+    consent.POLICY,
+    consent.HEADS,
+    records.ANCHORS,
+    access.TICKETS,
+    access.LOG,
+    access.LOG_HEADS,
+    governance.QUORUM,
+    governance.PROPOSALS,
+    governance.AGREEMENTS,
+)
+
+CONTRACT_CODES: Final[tuple[type[RejectionCode], ...]] = (
+    membership.MembershipCode,
+    relationships.RelationshipsCode,
+    consent.ConsentCode,
+    records.RecordsCode,
+    access.AccessCode,
+    DecisionCode,
+    governance.GovernanceCode,
+)
+
+if TYPE_CHECKING:
+    AnyMessage = Message
+    AnyEvent = Event
+else:
+    AnyMessage = Union[MESSAGES]
+    AnyEvent = Union[EVENTS]
+
+
+class Route(Struct, frozen=True):
+    """How one kind of message is handled.
+
+    ``gated`` routes pass the first two checks of CON-3 before the handler runs. The access request is not
+    gated: it makes those checks itself, because failing them must give a ticket and not a rejection.
+    """
+
+    tag: str
+    handle: Callable[[Ctx, Any], None]
+    gated: bool = True
+
+
+class Contracts:
+    """Every contract's tables over one state, and the routes into their handlers."""
+
+    __slots__ = ("access", "consent", "governance", "membership", "records", "relationships", "routes")
+
+    def __init__(self, state: Overlay) -> None:
+        self.membership = membership.MembershipTables(state)
+        self.relationships = relationships.RelationshipsTables(state)
+        self.records = records.RecordsTables(state)
+        self.governance = governance.GovernanceTables(state)
+        self.access = access.AccessTables(state)
+        self.consent = Coverage(
+            tables=consent.ConsentTables(state),
+            membership=self.membership,
+            records=self.records,
+            agreements=self.governance,
+        )
+        self.routes: dict[type[Message], Route] = self._routes()
+
+    def check_state(self) -> list[str]:
+        """Every contract's broken invariants; shared by tests, the simulator and ``carechain verify``."""
+        return [
+            *membership.check_state(self.membership),
+            *relationships.check_state(self.relationships, self.membership),
+            *views.check_state(self.consent.tables),
+            *records.check_state(self.records, self.membership),
+            *access.check_state(self.access),
+            *governance.check_state(self.governance),
+        ]
+
+    def _routes(self) -> dict[type[Message], Route]:
+        members, relations, coverage = self.membership, self.relationships, self.consent
+        anchors, tickets, votes = self.records, self.access, self.governance
+        handlers: dict[type[Message], Callable[[Ctx, Any], None]] = {
+            membership.EnrolStaff: lambda ctx, msg: membership.enrol_staff(ctx, members, msg),
+            membership.RenewStaff: lambda ctx, msg: membership.renew_staff(ctx, members, msg),
+            membership.DismissStaff: lambda ctx, msg: membership.dismiss_staff(ctx, members, msg),
+            membership.SetLapse: lambda ctx, msg: membership.set_lapse(ctx, members, msg),
+            relationships.Bind: lambda ctx, msg: relationships.bind(ctx, relations, members, msg),
+            relationships.PutSummary: lambda ctx, msg: relationships.put_summary(ctx, relations, msg),
+            relationships.Leave: lambda ctx, msg: relationships.leave(ctx, relations, msg),
+            consent.Grant: lambda ctx, msg: grants.grant(ctx, coverage, msg),
+            consent.Narrow: lambda ctx, msg: grants.narrow(ctx, coverage, msg),
+            consent.Extend: lambda ctx, msg: grants.extend(ctx, coverage, msg),
+            consent.Revoke: lambda ctx, msg: grants.revoke(ctx, coverage, msg),
+            consent.Renounce: lambda ctx, msg: grants.renounce(ctx, coverage, msg),
+            consent.Ask: lambda ctx, msg: inbox.ask(ctx, coverage, msg),
+            consent.AnswerRequest: lambda ctx, msg: inbox.answer_request(ctx, coverage, msg),
+            consent.Withdraw: lambda ctx, msg: inbox.withdraw(ctx, coverage, msg),
+            consent.SetRule: lambda ctx, msg: inbox.set_rule(ctx, coverage, msg),
+            consent.DropRule: lambda ctx, msg: inbox.drop_rule(ctx, coverage, msg),
+            consent.Appoint: lambda ctx, msg: representatives.appoint(ctx, coverage, msg),
+            consent.Dismiss: lambda ctx, msg: representatives.dismiss(ctx, coverage, msg),
+            records.Anchor: lambda ctx, msg: records.anchor(ctx, anchors, members, relations, coverage, msg),
+            access.RequestAccess: lambda ctx, msg: access.request_access(ctx, tickets, members, coverage, msg),
+            access.ReportRelease: lambda ctx, msg: access.report_release(ctx, tickets, msg),
+            access.RevokeTicket: lambda ctx, msg: access.revoke_ticket(ctx, tickets, coverage, msg),
+            governance.Propose: lambda ctx, msg: governance.propose(ctx, votes, members, msg),
+            governance.Vote: lambda ctx, msg: governance.vote(ctx, votes, members, msg),
+            governance.OfferAgreement: lambda ctx, msg: governance.offer_agreement(ctx, votes, members, msg),
+            governance.AcceptAgreement: lambda ctx, msg: governance.accept_agreement(ctx, votes, msg),
+            governance.EndAgreement: lambda ctx, msg: governance.end_agreement(ctx, votes, msg),
+        }
+        return {
+            kind: Route(tag_of(kind), handle, gated=kind is not access.RequestAccess)
+            for kind, handle in handlers.items()
+        }

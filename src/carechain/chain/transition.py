@@ -1,0 +1,129 @@
+"""START HERE. How a block of transactions changes the state: the same on every node, or the block stops.
+
+``apply_block`` is the spine. Every transaction is admitted (form and signature), every message routed to its
+contract, every outcome kept as a receipt. Nothing here reads a clock, a socket or a random number: time comes
+with the block, keys come from the state.
+"""
+
+from msgspec import Struct
+
+from carechain.chain.receipts import OK, Receipt
+from carechain.chain.replay import ReplayWindow
+from carechain.chain.routing import Contracts
+from carechain.chain.signatures import SignatureCache
+from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Tx, parse, pseudonyms_in
+from carechain.contracts import membership
+from carechain.contracts.membership import MembershipCode
+from carechain.core.context import Ctx
+from carechain.core.crypto import BadSignature
+from carechain.core.limits import TX_LIFETIME_S
+from carechain.core.party import Party
+from carechain.core.rejection import Rejected, require
+from carechain.state.overlay import Overlay
+
+
+class Block(Struct, frozen=True, kw_only=True):
+    """What the engine ordered: a height, a time in whole seconds, and transactions as the bytes that were sent."""
+
+    height: int
+    time_s: int
+    txs: tuple[bytes, ...]
+
+
+class Ledger:
+    """Everything a transition works on: the state, the contracts over it, recent ids, verified signatures."""
+
+    __slots__ = ("chain_id", "contracts", "replay", "signatures", "state")
+
+    def __init__(self, *, chain_id: str, state: Overlay, replay: ReplayWindow, signatures: SignatureCache) -> None:
+        self.chain_id = chain_id
+        self.state = state
+        self.contracts = Contracts(state)
+        self.replay = replay
+        self.signatures = signatures
+
+
+def apply_block(ledger: Ledger, block: Block) -> list[Receipt]:
+    """Execute a block on the ledger's overlay: one receipt per transaction, in order.
+
+    A block without transactions changes nothing, so the app hash stands still while the chain only beats.
+    """
+    receipts = [apply_transaction(ledger, block, raw) for raw in block.txs]
+    if block.txs:
+        ledger.replay.close_block(ledger.state)
+        ledger.replay.drop_expired(ledger.state, block.time_s)
+    return receipts
+
+
+def apply_transaction(ledger: Ledger, block: Block, raw: bytes) -> Receipt:
+    """Admit one transaction and execute it whole, or leave nothing of it but its receipt."""
+    try:
+        tx = ledger.signatures.parsed(raw) or parse(raw)
+        party = admit(ledger, tx, block.time_s)
+    except Rejected as refused:
+        return Receipt(int(refused.code))
+    ledger.replay.add(tx.id, tx.body.valid_until_s)
+    state = ledger.state
+    ctx = Ctx(
+        chain_id=ledger.chain_id,
+        height=block.height,
+        time_s=block.time_s,
+        tx_id=tx.id,
+        sender=tx.body.sender,
+        party=party,
+        events=[],
+    )
+    state.begin()
+    try:
+        execute(ledger.contracts, ctx, tx)
+    except Rejected as refused:
+        reads = state.read_digest()
+        state.rollback()
+        return Receipt(int(refused.code), ctx.message_index, (), reads)
+    receipt = Receipt(OK, 0, tuple(ctx.events), state.read_digest(), state.write_digest())
+    state.commit()
+    return receipt
+
+
+def admit(ledger: Ledger, tx: Tx, time_s: int) -> Party:
+    """The checks before ordering, cheapest first: form and signature, never policy. Returns the signer.
+
+    The engine's queue, a validator's mempool and block execution all call this one function.
+    """
+    body = tx.body
+    require(body.chain_id == ledger.chain_id, AdmissionCode.WRONG_CHAIN)
+    require(pseudonyms_in(body) <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
+    require(body.valid_until_s > time_s, AdmissionCode.EXPIRED)
+    require(body.valid_until_s <= time_s + TX_LIFETIME_S, AdmissionCode.VALID_TOO_LONG)
+    require(tx.id not in ledger.replay, AdmissionCode.REPLAYED)
+    require(not ledger.replay.is_full, AdmissionCode.REPLAY_WINDOW_FULL)
+    party = ledger.contracts.membership.party(body.sender)
+    if party is None:
+        raise Rejected(AdmissionCode.UNKNOWN_SIGNER)
+    try:
+        ledger.signatures.check(
+            suite=party.suite,
+            public_key=party.public_key,
+            signature=tx.signature,
+            message=SIGNING_DOMAIN + tx.body_bytes,
+        )
+    except BadSignature:
+        raise Rejected(AdmissionCode.BAD_SIGNATURE) from None
+    return party
+
+
+def execute(contracts: Contracts, ctx: Ctx, tx: Tx) -> None:
+    """Run every message in order; the first rejection ends the transaction."""
+    for index, msg in enumerate(tx.body.messages):
+        ctx.message_index = index
+        if index:
+            ctx.party = contracts.membership.party(ctx.sender) or ctx.party
+        route = contracts.routes[type(msg)]
+        failed = contracts.membership.standing(ctx.party, ctx.time_s)
+        if route.gated:
+            if failed is not None:
+                raise Rejected(failed)
+            require(membership.may_send(ctx.party, route.tag), MembershipCode.ROLE_MAY_NOT_SEND)
+        if failed is None and not index:
+            membership.touch(ctx, contracts.membership)
+        route.handle(ctx, msg)

@@ -1,0 +1,1 @@
+"""An organisation's own FHIR R4 repository: received bytes, records, versions, grades."""

@@ -1,0 +1,38 @@
+"""Why charts refuse a bundle, a read or a search: each with its own number (10xx)."""
+
+from carechain.core.rejection import RejectionCode
+
+
+class ChartsCode(RejectionCode):
+    """Append-only; order is precedence. No reason repeats anything of the input."""
+
+    BUNDLE_TOO_LARGE = 1001, "The bundle is larger than this repository accepts; send it in parts."
+    NOT_UTF8 = 1002, "The bundle is not UTF-8; FHIR JSON is always UTF-8."
+    NOT_JSON = 1003, "The bundle is not well-formed JSON."
+    NESTED_TOO_DEEPLY = 1004, "The bundle is nested too deeply."
+    DUPLICATE_KEY = 1005, "A JSON object has the same key twice; which one counts would be a guess."
+    NOT_A_BUNDLE = 1006, "Send a FHIR R4 Bundle."
+    BUNDLE_TYPE_UNSUPPORTED = 1007, "Send a Bundle of type transaction, batch or collection."
+    TOO_MANY_ENTRIES = 1008, "The bundle has more entries than this repository accepts; send it in parts."
+    NO_ENTRIES = 1009, "The bundle has no entries."
+    ENTRY_MALFORMED = 1010, "An entry is not an object with a resource, or one of its fields has the wrong type."
+    METHOD_UNSUPPORTED = 1011, "Entries may only create (POST) or update (PUT); nothing here can be deleted."
+    METHOD_MISSING = 1012, "Every entry of a transaction or batch needs a request."
+    REQUEST_URL_MISMATCH = 1013, "The request's url does not name the resource it comes with."
+    NO_RESOURCE_TYPE = 1014, "A resource has no resourceType."
+    UNKNOWN_RESOURCE_TYPE = 1015, "A resourceType is not one of FHIR R4."
+    BAD_RESOURCE_ID = 1016, "An id is not 1 to 64 letters, digits, hyphens and dots."
+    BAD_FULL_URL = 1017, "A fullUrl is not a urn:uuid, urn:oid or http(s) address."
+    DUPLICATE_FULL_URL = 1018, "Two entries have the same fullUrl."
+    DUPLICATE_RESOURCE = 1019, "Two entries are the same resource."
+    IMPOSSIBLE_DATE = 1020, "A date does not exist in the calendar or is not a FHIR date."
+    NO_PATIENT = 1021, "The bundle has no Patient; send the patient's resource with it."
+    SEVERAL_PATIENTS = 1022, "The bundle has more than one Patient; send one bundle per patient."
+    SUBJECT_IS_ANOTHER = 1023, "A resource is about someone other than the bundle's patient."
+    PATIENT_HAS_OTHER_PSEUDONYM = 1024, "This patient is already filed under another pseudonym."
+    PSEUDONYM_HAS_OTHER_PATIENT = 1025, "This pseudonym already belongs to another patient."
+    BAD_PSEUDONYM = 1026, "A pseudonym is 32 bytes."
+    RECORD_NOT_FOUND = 1027, "There is no such record, or not in this version."
+    TOO_MANY_RESOURCES = 1028, "A record would hold more resources than an anchor may cover."
+    BAD_SEARCH = 1029, "The search window or page size is out of range."
+    DIRECTORY_ONLY = 1030, "A directory bundle may hold shared resources only, nothing about a patient."

@@ -1,0 +1,225 @@
+"""What the chart needs to know of a resource besides its bytes: grade, date, and what it refers to.
+
+Facts are small and are kept beside the bytes, so that a patient's whole chart can be split again when a new
+bundle arrives without reading a single stored resource.
+"""
+
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+from carechain.charts.bundle import Bundle, Entry, Json
+from carechain.charts.codes import ChartsCode
+from carechain.charts.dates import day_of
+from carechain.charts.resource_types import CATEGORIES, DEMOGRAPHICS, DIRECTORY, PATIENT_AUTHORED
+from carechain.charts.sensitivity import TEXT_KEYS, grade
+from carechain.core.rejection import require
+from carechain.core.vocabulary import Category, Sensitivity
+
+NO_DAY: Final = -1
+SUBJECT_KEYS: Final = ("subject", "patient", "beneficiary", "for")
+AUTHOR_KEYS: Final = ("author", "informationSource", "performer", "recorder", "source", "asserter")
+PATIENT_ASSERTED: Final = frozenset({"PATAST", "PATRPT"})
+"""v3-ObservationValue provenance labels: the patient asserted or reported this."""
+
+DAY_PATHS: Final = tuple(
+    tuple(path.split("."))
+    for path in (
+        "effectiveDateTime",
+        "effectivePeriod.start",
+        "effectiveInstant",
+        "performedDateTime",
+        "performedPeriod.start",
+        "occurrenceDateTime",
+        "occurrencePeriod.start",
+        "period.start",
+        "started",
+        "authoredOn",
+        "authored",
+        "billablePeriod.start",
+        "recordedDate",
+        "onsetDateTime",
+        "onsetPeriod.start",
+        "issued",
+        "dateTime",
+        "created",
+        "date",
+        "startDate",
+        "recorded",
+        "sent",
+    )
+)
+"""Where the clinical day stands, best first. A Patient has none: a birth date must not reach an anchor."""
+
+_RELATIVE: Final = re.compile(r"(?:https?://[!-~]*/)?(?P<key>[A-Z][A-Za-z]+/[A-Za-z0-9.\-]{1,64})(?:/_history/[!-~]+)?")
+
+
+class Facts(Struct, frozen=True, array_like=True):
+    """One resource without its content.
+
+    ``encounter`` and ``references`` are ``Type/id`` keys (``?/id`` where only the id is known); references to
+    the patient and to shared directory resources are left out. ``day`` is in days since 1900-01-01, or -1.
+    """
+
+    resource_type: str
+    resource_id: str
+    category: Category
+    sensitivity: Sensitivity
+    labels: tuple[str, ...]
+    day: int
+    encounter: str
+    references: tuple[str, ...]
+    patient_reported: bool
+
+    @property
+    def key(self) -> str:
+        """``Type/id``."""
+        return f"{self.resource_type}/{self.resource_id}"
+
+
+class Resolver:
+    """Turns the references of one bundle into keys."""
+
+    __slots__ = ("_by_full_url", "_patient")
+
+    def __init__(self, bundle: Bundle, patient: Entry) -> None:
+        self._by_full_url = {entry.full_url: entry.key for entry in bundle.entries if entry.full_url is not None}
+        self._patient = patient
+
+    def key_of(self, reference: str) -> str | None:
+        """The key a reference means; None for contained, conditional and unreadable ones."""
+        if reference in self._by_full_url:
+            return self._by_full_url[reference]
+        if reference.startswith("urn:uuid:"):
+            tail = reference.removeprefix("urn:uuid:")
+            return self._patient.key if tail == self._patient.resource_id else f"?/{tail}"
+        found = _RELATIVE.fullmatch(reference)
+        return found["key"] if found else None
+
+    def check_subject(self, reference: str) -> None:
+        """Refuse a resource that is about another patient, or about one that cannot be told."""
+        key = self.key_of(reference)
+        contained = reference.startswith("#")
+        other_kind = key is not None and not key.startswith(("Patient/", "?/"))
+        require(contained or other_kind or key == self._patient.key, ChartsCode.SUBJECT_IS_ANOTHER)
+
+    def is_patient(self, reference: str) -> bool:
+        """Whether the reference means the bundle's patient."""
+        return self.key_of(reference) == self._patient.key
+
+
+def facts_of(entry: Entry, resolver: Resolver) -> Facts:
+    """Read the facts of one of the patient's resources.
+
+    Raises ``Rejected(SUBJECT_IS_ANOTHER)`` when it is about someone else.
+    """
+    tree = entry.tree()
+    for key in SUBJECT_KEYS:
+        for reference in _references_in(tree.get(key)):
+            resolver.check_subject(reference)
+    codings, texts, references = _walk(tree)
+    security = _security(tree)
+    found = grade(codings=codings, texts=texts, security=security)
+    keys = (resolver.key_of(reference) for reference in references)
+    reported = _is_patient_reported(entry, tree, security, resolver)
+    return Facts(
+        resource_type=entry.resource_type,
+        resource_id=entry.resource_id,
+        category=Category.PATIENT_REPORTED if reported else CATEGORIES[entry.resource_type],
+        sensitivity=found.sensitivity,
+        labels=found.labels,
+        day=_day(entry, tree),
+        encounter=_encounter(tree, resolver),
+        references=tuple(dict.fromkeys(key for key in keys if key is not None and _is_clinical(key, entry.key))),
+        patient_reported=reported,
+    )
+
+
+def _walk(tree: Json) -> tuple[list[tuple[str | None, str]], list[str], list[str]]:
+    """Every coding, short text and reference of a resource, in document order of no importance."""
+    codings: list[tuple[str | None, str]] = []
+    texts: list[str] = []
+    references: list[str] = []
+    stack: list[Any] = [tree]
+    while stack:
+        node = stack.pop()
+        if type(node) is list:
+            stack += node
+            continue
+        if type(node) is not dict:
+            continue
+        code, system = node.get("code"), node.get("system")
+        if type(code) is str:
+            codings.append((system if type(system) is str else None, code))
+        for key, value in node.items():
+            if type(value) is not str:
+                stack.append(value)
+            elif key in TEXT_KEYS:
+                texts.append(value)
+            elif key == "reference" or (key == "url" and _is_local_url(value)):
+                references.append(value)
+    return codings, texts, references
+
+
+def _is_local_url(url: str) -> bool:
+    """An attachment's url may point at a Binary of the same chart; an extension's url never does."""
+    return url.startswith(("urn:uuid:", "Binary/"))
+
+
+def _is_clinical(key: str, own_key: str) -> bool:
+    kind = key.partition("/")[0]
+    return key != own_key and kind not in DIRECTORY and kind != "Patient"
+
+
+def _references_in(value: object) -> list[str]:
+    """The reference strings of a Reference or a list of them."""
+    items = value if isinstance(value, list) else [value]
+    found = [item.get("reference") for item in items if isinstance(item, dict)]
+    return [one for one in found if type(one) is str]
+
+
+def _encounter(tree: Json, resolver: Resolver) -> str:
+    """The encounter a resource belongs to: ``encounter``, ``context`` or ``context.encounter`` in R4."""
+    context = tree.get("context")
+    nested = context.get("encounter") if isinstance(context, dict) else None
+    for value in (tree.get("encounter"), context, nested):
+        for reference in _references_in(value):
+            key = resolver.key_of(reference) or ""
+            if key.startswith("?/"):
+                return "Encounter/" + key.removeprefix("?/")
+            if key.startswith("Encounter/"):
+                return key
+    return ""
+
+
+def _security(tree: Json) -> list[tuple[str | None, str]]:
+    meta = tree.get("meta")
+    labels = meta.get("security") if isinstance(meta, dict) else None
+    return [
+        (label.get("system") if type(label.get("system")) is str else None, label["code"])
+        for label in (labels if isinstance(labels, list) else [])
+        if isinstance(label, dict) and type(label.get("code")) is str
+    ]
+
+
+def _is_patient_reported(entry: Entry, tree: Json, security: list[tuple[str | None, str]], resolver: Resolver) -> bool:
+    """Whether the patient is the author: by label, or by being the only one named as author or performer."""
+    if entry.resource_type not in PATIENT_AUTHORED:
+        return False
+    if any(code in PATIENT_ASSERTED for _, code in security):
+        return True
+    authors = [reference for key in AUTHOR_KEYS for reference in _references_in(tree.get(key))]
+    return bool(authors) and all(resolver.is_patient(author) for author in authors)
+
+
+def _day(entry: Entry, tree: Json) -> int:
+    if entry.resource_type in DEMOGRAPHICS:
+        return NO_DAY
+    for path in DAY_PATHS:
+        value: object = tree
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        if type(value) is str:
+            return day_of(value)
+    return NO_DAY

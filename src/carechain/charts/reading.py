@@ -1,0 +1,181 @@
+"""Reading charts: rows of the database as records, as far as they still make sense."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select
+
+from carechain.charts.codes import ChartsCode
+from carechain.charts.facts import Facts
+from carechain.charts.record import (
+    RecordContent,
+    ResourceContent,
+    ResourceLeaf,
+    StoredRecord,
+    Tampered,
+    leaf,
+)
+from carechain.charts.schema import record_resources, records, resources
+from carechain.charts.split import split
+from carechain.core import merkle
+from carechain.core.rejection import Rejected
+from carechain.core.vocabulary import Category, Sensitivity
+
+IDS_PER_QUERY: Final = 500
+
+FACTS_DECODER: Final = msgspec.msgpack.Decoder(Facts)
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest version of one stored resource, without its bytes."""
+
+    seq: int
+    version: int
+    sha256: bytes
+    commitment: bytes
+    facts: Facts
+
+
+def is_latest() -> ColumnElement[bool]:
+    """True for the newest version of each record."""
+    newer = records.alias()
+    return ~exists(
+        select(newer.c.seq).where(newer.c.record_id == records.c.record_id, newer.c.version > records.c.version)
+    )
+
+
+def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
+    """The latest version of every resource of a patient, in the order in which they first arrived."""
+    columns = (
+        resources.c.seq,
+        resources.c.version,
+        resources.c.sha256,
+        resources.c.commitment,
+        resources.c.facts,
+    )
+    rows = connection.execute(select(*columns).where(resources.c.pseudonym == pseudonym).order_by(resources.c.seq))
+    chart: dict[str, Known] = {}
+    for seq, version, digest, commitment, packed in rows:
+        facts = _facts(packed)
+        chart[facts.key] = Known(seq=seq, version=version, sha256=digest, commitment=commitment, facts=facts)
+    return chart
+
+
+def _facts(packed: bytes) -> Facts:
+    try:
+        return FACTS_DECODER.decode(packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Tampered("what is stored about a resource cannot be read") from None
+
+
+def load_records(connection: Connection, query: Select[Any]) -> list[StoredRecord]:
+    """The records a query over the record table finds, each with its leaves, in the query's order."""
+    rows = connection.execute(query).all()
+    leaves = _leaves(connection, [row.seq for row in rows])
+    return [_record(row, leaves[row.seq]) for row in rows]
+
+
+def _leaves(connection: Connection, record_seqs: Sequence[int]) -> dict[int, list[ResourceLeaf]]:
+    found: dict[int, list[ResourceLeaf]] = defaultdict(list)
+    waiting = iter(record_seqs)
+    columns = (
+        record_resources.c.record_seq,
+        resources.c.resource_type,
+        resources.c.resource_id,
+        resources.c.commitment,
+    )
+    while batch := list(islice(waiting, IDS_PER_QUERY)):
+        rows = connection.execute(
+            select(*columns)
+            .join(resources, resources.c.seq == record_resources.c.resource_seq)
+            .where(record_resources.c.record_seq.in_(batch))
+            .order_by(record_resources.c.record_seq, record_resources.c.position)
+        )
+        for seq, resource_type, resource_id, commitment in rows:
+            found[seq].append(ResourceLeaf(resource_type=resource_type, resource_id=resource_id, commitment=commitment))
+    return found
+
+
+def _record(row: Row[Any], leaves: Iterable[ResourceLeaf]) -> StoredRecord:
+    try:
+        category, sensitivity = Category(row.category), Sensitivity(row.sensitivity)
+    except ValueError:
+        raise Tampered("a stored record has an unknown category or grade") from None
+    return StoredRecord(
+        record_id=row.record_id,
+        version=row.version,
+        pseudonym=row.pseudonym,
+        category=category,
+        sensitivity=sensitivity,
+        effective_day=row.effective_day,
+        root=row.root,
+        resource_count=row.resource_count,
+        resources=tuple(leaves),
+        labels=tuple(str(row.labels).split()),
+        group=row.group_name,
+        received_s=row.received_s,
+    )
+
+
+def find_record(connection: Connection, record_id: bytes, version: int | None) -> StoredRecord:
+    """One version of a record, the newest when none is named. Raises ``Rejected(RECORD_NOT_FOUND)``."""
+    row = _find_row(connection, record_id, version)
+    return _record(row, _leaves(connection, [row.seq])[row.seq])
+
+
+def _find_row(connection: Connection, record_id: bytes, version: int | None) -> Row[Any]:
+    query = select(records).where(records.c.record_id == record_id)
+    if version is not None:
+        query = query.where(records.c.version == version)
+    row = connection.execute(query.order_by(records.c.version.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise Rejected(ChartsCode.RECORD_NOT_FOUND)
+    return row
+
+
+def read_content(connection: Connection, record_id: bytes, version: int | None) -> RecordContent:
+    """A record version with the bytes, salt and audit path of every resource, as the database has them now."""
+    row = _find_row(connection, record_id, version)
+    found = connection.execute(
+        select(resources)
+        .join(record_resources, resources.c.seq == record_resources.c.resource_seq)
+        .where(record_resources.c.record_seq == row.seq)
+        .order_by(record_resources.c.position)
+    ).all()
+    leaves = [leaf(one.salt, one.body) for one in found]
+    record = _record(
+        row,
+        (
+            ResourceLeaf(resource_type=one.resource_type, resource_id=one.resource_id, commitment=one.commitment)
+            for one in found
+        ),
+    )
+    contents = tuple(
+        ResourceContent(
+            resource_type=one.resource_type,
+            resource_id=one.resource_id,
+            version=one.version,
+            body=one.body,
+            salt=one.salt,
+            index=index,
+            path=tuple(merkle.prove(leaves, index)),
+        )
+        for index, one in enumerate(found)
+    )
+    today = record.sensitivity if version is None else _grade_today(connection, record)
+    return RecordContent(record=record, sensitivity=today, resources=contents)
+
+
+def _grade_today(connection: Connection, record: StoredRecord) -> Sensitivity:
+    """The highest grade known today for anything in a record version.
+
+    Every bundle splits the whole chart again, so the newest version of a record already has it; an older
+    one may hold what has since been found to be more sensitive.
+    """
+    inside = {f"{one.resource_type}/{one.resource_id}" for one in record.resources}
+    chart = [known.facts for known in load_chart(connection, record.pseudonym).values()]
+    today = [group.sensitivity for group in split(chart) if inside.intersection(group.members)]
+    return max([record.sensitivity, *today])

@@ -1,0 +1,204 @@
+"""An organisation's own FHIR repository on one SQLite file (REC-1, REC-4, REC-5).
+
+Bytes are kept as received; history is append-only; one bundle is one transaction. Time and randomness are
+arguments. What :meth:`Charts.read` returns is what the database says now: :func:`check` it against the root
+on the ledger before it is served or believed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from sqlalchemy import Engine, and_, or_, select
+
+from carechain.charts.bundle import parse
+from carechain.charts.codes import ChartsCode
+from carechain.charts.ingest import Arrival, ingest_bundle, store_directory
+from carechain.charts.reading import find_record, is_latest, load_records, read_content
+from carechain.charts.record import (
+    IngestResult,
+    LocalPatient,
+    RecordContent,
+    ResourceContent,
+    ResourceLeaf,
+    StoredRecord,
+    Tampered,
+    check,
+    check_resource,
+    commitment,
+)
+from carechain.charts.resource_types import DIRECTORY
+from carechain.charts.schema import (
+    ChartsUnavailable,
+    StoreTooNew,
+    directory,
+    environment,
+    open_engine,
+    patients,
+    prepare,
+    records,
+)
+from carechain.core.hashing import HASH_SIZE
+from carechain.core.limits import QUERY_PAGE_ROWS
+from carechain.core.rejection import Rejected, require
+from carechain.core.scope import LAST_DAY
+from carechain.core.vocabulary import ALL_CATEGORIES, Category, Sensitivity, in_mask
+
+__all__ = (
+    "Charts",
+    "ChartsCode",
+    "ChartsUnavailable",
+    "IngestResult",
+    "LocalPatient",
+    "RecordContent",
+    "ResourceContent",
+    "ResourceLeaf",
+    "StoreTooNew",
+    "StoredRecord",
+    "Tampered",
+    "check",
+    "check_resource",
+    "commitment",
+)
+
+PAGE_ROWS: Final = QUERY_PAGE_ROWS
+
+
+class Charts:
+    """The repository. Safe to use from several threads; one writer at a time.
+
+    Every method raises :class:`ChartsUnavailable` when the database cannot be used, and ``Rejected`` with a
+    :class:`ChartsCode` when the caller asked for something it cannot have.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(carechain_write=True)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the file at ``path``; an older format is brought forward, a newer one refused.
+
+        Raises :class:`StoreTooNew` and :class:`ChartsUnavailable`.
+        """
+        engine = open_engine(path)
+        prepare(engine)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ingest(self, *, pseudonym: bytes, bundle: bytes, received_s: int, rng: Callable[[int], bytes]) -> IngestResult:
+        """Add one FHIR R4 bundle to a patient's chart, wholly or not at all.
+
+        ``pseudonym`` is the patient's 32-byte pseudonym at this organisation; ``rng(n)`` returns n random
+        bytes (record ids and salts). Known bytes change nothing; a changed resource makes a new version of
+        its record. Raises :class:`Tampered` when a record that would get a new version was altered.
+        """
+        require(len(pseudonym) == HASH_SIZE, ChartsCode.BAD_PSEUDONYM)
+        parsed = parse(bundle)
+        arrival = Arrival(pseudonym=pseudonym, received_s=received_s, rng=rng)
+        with environment(), self._writer.begin() as connection:
+            return ingest_bundle(connection, parsed, arrival)
+
+    def ingest_directory(self, *, bundle: bytes, received_s: int) -> int:
+        """Keep a bundle of shared resources (organisations, practitioners, places); returns their count."""
+        parsed = parse(bundle)
+        shared_only = all(entry.resource_type in DIRECTORY for entry in parsed.entries)
+        require(shared_only, ChartsCode.DIRECTORY_ONLY)
+        with environment(), self._writer.begin() as connection:
+            return store_directory(connection, parsed, received_s)
+
+    def read(self, record_id: bytes, version: int | None = None) -> RecordContent:
+        """A record with its resources' bytes, salts and audit paths; the newest version unless one is named."""
+        with environment(), self._engine.begin() as connection:
+            return read_content(connection, record_id, version)
+
+    def record(self, record_id: bytes, version: int | None = None) -> StoredRecord:
+        """A record's description without its content."""
+        with environment(), self._engine.begin() as connection:
+            return find_record(connection, record_id, version)
+
+    def history(self, record_id: bytes) -> tuple[StoredRecord, ...]:
+        """Every version of a record, oldest first; raises ``Rejected(RECORD_NOT_FOUND)`` when there is none."""
+        query = select(records).where(records.c.record_id == record_id).order_by(records.c.version)
+        with environment(), self._engine.begin() as connection:
+            found = tuple(load_records(connection, query))
+        require(found, ChartsCode.RECORD_NOT_FOUND)
+        return found
+
+    def records_of(self, pseudonym: bytes) -> tuple[StoredRecord, ...]:
+        """The newest version of each of a patient's records, by clinical day; for the custodian's own use."""
+        query = (
+            select(records)
+            .where(records.c.pseudonym == pseudonym, is_latest())
+            .order_by(records.c.effective_day, records.c.record_id)
+        )
+        with environment(), self._engine.begin() as connection:
+            return tuple(load_records(connection, query))
+
+    def search(
+        self,
+        pseudonym: bytes,
+        *,
+        ceiling: Sensitivity,
+        categories: int = ALL_CATEGORIES,
+        first_day: int = 0,
+        last_day: int = LAST_DAY,
+        limit: int = PAGE_ROWS,
+        after: tuple[int, bytes] | None = None,
+    ) -> tuple[StoredRecord, ...]:
+        """A page of a patient's newest record versions inside a scope, by clinical day and record id.
+
+        ``categories`` is a bit mask; days are since 1900-01-01; ``after`` is the ``(effective_day,
+        record_id)`` of the last row of the page before. The ceiling is part of the query, so that nothing
+        above it shows in counts or pages. Raises ``Rejected(BAD_SEARCH)``.
+        """
+        sound = 0 < categories <= ALL_CATEGORIES and 0 <= first_day <= last_day and 0 < limit <= PAGE_ROWS
+        require(sound, ChartsCode.BAD_SEARCH)
+        wanted = [int(category) for category in Category if in_mask(category, categories)]
+        query = (
+            select(records)
+            .where(records.c.pseudonym == pseudonym, is_latest(), records.c.category.in_(wanted))
+            .where(records.c.sensitivity <= int(ceiling), records.c.effective_day.between(first_day, last_day))
+            .order_by(records.c.effective_day, records.c.record_id)
+            .limit(limit)
+        )
+        if after is not None:
+            day, record_id = after
+            same_day = and_(records.c.effective_day == day, records.c.record_id > record_id)
+            query = query.where(or_(records.c.effective_day > day, same_day))
+        with environment(), self._engine.begin() as connection:
+            return tuple(load_records(connection, query))
+
+    def local_patient(self, pseudonym: bytes) -> LocalPatient | None:
+        """Who a pseudonym is, for the organisation's own staff; None when it has no chart here."""
+        with environment(), self._engine.begin() as connection:
+            row = connection.execute(select(patients).where(patients.c.pseudonym == pseudonym)).one_or_none()
+        if row is None:
+            return None
+        return LocalPatient(pseudonym=row.pseudonym, patient_id=row.patient_id, mrn=row.mrn, name=row.name)
+
+    def shared(self, resource_type: str, resource_id: str) -> bytes:
+        """The newest bytes of a shared resource (Practitioner, Organization, …); ``Rejected`` when unknown."""
+        query = (
+            select(directory.c.body)
+            .where(directory.c.resource_type == resource_type, directory.c.resource_id == resource_id)
+            .order_by(directory.c.version.desc())
+            .limit(1)
+        )
+        with environment(), self._engine.begin() as connection:
+            body = connection.execute(query).scalar_one_or_none()
+        if body is None:
+            raise Rejected(ChartsCode.RECORD_NOT_FOUND)
+        return bytes(body)

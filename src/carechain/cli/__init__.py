@@ -1,0 +1,1 @@
+"""The carechain command."""

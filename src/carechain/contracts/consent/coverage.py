@@ -1,0 +1,273 @@
+"""Consent, the predicates: what covers a request. The third check of CON-3 is :meth:`Coverage.cover`."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from carechain.contracts.consent.schema import (
+    Answer,
+    ConsentCode,
+    ConsentTables,
+    GrantRow,
+    RepresentativeRow,
+    RuleRow,
+    Who,
+)
+from carechain.core.context import Ctx
+from carechain.core.decision import DecisionCode, Path, PathKind
+from carechain.core.limits import GRANT_DEPTH
+from carechain.core.party import Party
+from carechain.core.scope import Scope
+from carechain.core.vocabulary import Action, PartyKind, Power, Purpose, in_mask
+
+GrantPath = tuple[tuple[bytes, GrantRow], ...]
+"""Grant ids and rows from the root to the leaf."""
+
+
+class Membership(Protocol):
+    """What consent needs from membership."""
+
+    def party(self, party: bytes) -> Party | None:
+        """The party with this id."""
+
+    def put_party(self, party: bytes, row: Party) -> None:
+        """Add or replace a party."""
+
+    def has_left(self, party: Party) -> bool:
+        """Whether the party was revoked, or its organisation is no longer a member."""
+
+    def kind_of(self, organisation: bytes) -> int | None:
+        """The organisation's kind, while it is a member."""
+
+
+class Records(Protocol):
+    """What consent needs from records."""
+
+    def author_of(self, pseudonym: bytes, record: bytes) -> bytes | None:
+        """Who wrote the record's latest version."""
+
+
+class Agreements(Protocol):
+    """What consent needs from governance."""
+
+    def in_force(self, one: bytes, other: bytes, time_s: int) -> bool:
+        """Whether a business associate agreement stands between two organisations."""
+
+
+def is_live(row: GrantRow, time_s: int) -> bool:
+    """Live until its expiry, by block time, unless revoked. Says nothing about the path above."""
+    return not row.revoked_s and time_s < row.expires_s
+
+
+def matches(who: Who, requester: bytes, party: Party, kind: int | None) -> bool:
+    """Whether a standing rule is about this requester: every field that is set must match."""
+    return (
+        (who.party is None or who.party == requester)
+        and (who.organisation is None or who.organisation == party.organisation)
+        and (not who.kinds or (kind is not None and in_mask(kind, who.kinds)))
+        and (not who.roles or bool(party.roles & who.roles))
+    )
+
+
+class Coverage:
+    """The decisions of consent over its tables and the few reads it needs from other contracts."""
+
+    __slots__ = ("agreements", "membership", "records", "tables")
+
+    def __init__(
+        self, *, tables: ConsentTables, membership: Membership, records: Records, agreements: Agreements
+    ) -> None:
+        self.tables = tables
+        self.membership = membership
+        self.records = records
+        self.agreements = agreements
+
+    def path_to(self, pseudonym: bytes, grant_id: bytes, time_s: int) -> GrantPath | None:
+        """The grants from the root to ``grant_id`` if every one of them is live; None otherwise.
+
+        A staff grantor who has left the consortium no longer holds what it passed on, so its subtree is dead.
+        """
+        path: list[tuple[bytes, GrantRow]] = []
+        current: bytes | None = grant_id
+        while current is not None:
+            row = self.tables.grants.get(pseudonym, current)
+            if row is None or not is_live(row, time_s) or len(path) >= GRANT_DEPTH:
+                return None
+            if row.grantor != pseudonym:
+                grantor = self.membership.party(row.grantor)
+                if grantor is None or (grantor.kind is PartyKind.STAFF and self.membership.has_left(grantor)):
+                    return None
+            path.append((current, row))
+            current = row.parent
+        return tuple(reversed(path))
+
+    def representative(self, pseudonym: bytes, who: bytes, time_s: int) -> RepresentativeRow | None:
+        """The live powers of ``who`` over ``pseudonym`` (CON-8)."""
+        row = self.tables.representatives.get(pseudonym, who)
+        return row if row is not None and not row.dismissed_s and time_s < row.expires_s else None
+
+    def represents(self, pseudonym: bytes, who: bytes, time_s: int) -> bool:
+        """Whether ``who`` is a live representative of the patient."""
+        return self.representative(pseudonym, who, time_s) is not None
+
+    def refuses_to_act(
+        self, ctx: Ctx, pseudonym: bytes, power: Power, scope: Scope | None = None
+    ) -> ConsentCode | None:
+        """None for the patient, or for a representative with this power (over this scope); else why not."""
+        if ctx.sender == pseudonym:
+            return None
+        row = self.representative(pseudonym, ctx.sender, ctx.time_s)
+        if row is None or not row.powers & power:
+            return ConsentCode.SENDER_NOT_GRANTOR
+        if scope is not None and not row.scope.contains(scope):
+            return ConsentCode.WIDER_THAN_POWERS
+        return None
+
+    def cover(
+        self,
+        *,
+        pseudonym: bytes,
+        requester: bytes,
+        party: Party,
+        scope: Scope,
+        purpose: Purpose,
+        action: Action,
+        time_s: int,
+    ) -> Path | DecisionCode:
+        """The path that lets the requester do this, or the reason why there is none.
+
+        The patient comes first, then the patient's denials, then grants, then standing rules, then the
+        treatment policy. A denial stops everything it touches, also when it touches only part of the request.
+        """
+        if requester == pseudonym:
+            return Path(kind=PathKind.OWNER)
+        if party.kind is PartyKind.REPRESENTATIVE:
+            return self._representative_covers(pseudonym, requester, scope, action, time_s)
+        rules = self.rules_about(pseudonym, requester, party, purpose, time_s)
+        if any(rule.answer is Answer.DENY and rule.scope.meets(scope) for _, rule in rules):
+            return DecisionCode.DENIED_BY_PATIENT
+        by_grant = self._grant_covers(pseudonym, requester, party, scope, purpose, action, time_s)
+        if isinstance(by_grant, Path) or action is not Action.READ:
+            return by_grant
+        if any(rule.answer is Answer.ASK and rule.scope.meets(scope) for _, rule in rules):
+            return by_grant
+        for number, rule in rules:
+            if rule.answer is Answer.ALLOW and rule.scope.contains(scope):
+                return Path(kind=PathKind.RULE, rule=number)
+        if self.policy_covers(pseudonym, party, scope, purpose, time_s):
+            return Path(kind=PathKind.POLICY)
+        return by_grant
+
+    def rules_about(
+        self, pseudonym: bytes, requester: bytes, party: Party, purpose: Purpose, time_s: int
+    ) -> list[tuple[int, RuleRow]]:
+        """The patient's live standing rules about this requester and purpose, by number."""
+        found: list[tuple[int, RuleRow]] = []
+        for (_, number), rule in self.tables.rules.scan(pseudonym):
+            if time_s < rule.expires_s and in_mask(purpose, rule.purposes):
+                kind = self.membership.kind_of(party.organisation)
+                if matches(rule.who, requester, party, kind):
+                    found.append((number, rule))
+        return found
+
+    def readable_paths(
+        self, pseudonym: bytes, requester: bytes, party: Party, time_s: int
+    ) -> tuple[tuple[Scope, ...], ...]:
+        """For each live grant that lets the requester read: the scopes along its path, the root's first."""
+        return tuple(
+            tuple(row.scope for _, row in path)
+            for path in self._paths_for(pseudonym, requester, party, time_s)
+            if path is not None and all(row.actions & Action.READ for _, row in path)
+        )
+
+    def policy_covers(self, pseudonym: bytes, party: Party, scope: Scope, purpose: Purpose, time_s: int) -> bool:
+        """Whether the treatment policy of the genesis lets covered entities do this (CON-6)."""
+        policy = self.tables.policy()
+        kind = self.membership.kind_of(party.organisation)
+        patient = self.membership.party(pseudonym)
+        if not policy.enabled or party.kind is not PartyKind.STAFF or kind is None or patient is None:
+            return False
+        custodian = patient.organisation
+        return (
+            in_mask(purpose, policy.purposes)
+            and in_mask(kind, policy.kinds)
+            and bool(party.roles & policy.roles)
+            and policy.scope.contains(scope)
+            and (
+                not policy.agreement_required
+                or party.organisation == custodian
+                or self.agreements.in_force(custodian, party.organisation, time_s)
+            )
+        )
+
+    def may_write(
+        self,
+        *,
+        pseudonym: bytes,
+        author: bytes,
+        party: Party,
+        category: int,
+        sensitivity: int,
+        day: int,
+        record: bytes,
+        time_s: int,
+    ) -> bool:
+        """Whether the author may add this record: the patient, or a live grant with write or submit (CON-11)."""
+        if author == pseudonym:
+            return True
+        return any(
+            all(
+                row.actions & (Action.WRITE | Action.SUBMIT)
+                and row.scope.covers(category=category, sensitivity=sensitivity, day=day, record=record)
+                for _, row in path
+            )
+            for path in self._paths_for(pseudonym, author, party, time_s)
+            if path is not None
+        )
+
+    def _representative_covers(
+        self, pseudonym: bytes, who: bytes, scope: Scope, action: Action, time_s: int
+    ) -> Path | DecisionCode:
+        row = self.representative(pseudonym, who, time_s)
+        if row is None:
+            return DecisionCode.NO_GRANT
+        if action is not Action.READ or not row.powers & Power.READ_RECORDS:
+            return DecisionCode.ACTION_NOT_GRANTED
+        return Path(kind=PathKind.REPRESENTATIVE) if row.scope.contains(scope) else DecisionCode.SCOPE_NOT_COVERED
+
+    def _grant_covers(
+        self,
+        pseudonym: bytes,
+        requester: bytes,
+        party: Party,
+        scope: Scope,
+        purpose: Purpose,
+        action: Action,
+        time_s: int,
+    ) -> Path | DecisionCode:
+        nearest = DecisionCode.NO_GRANT
+        for path in self._paths_for(pseudonym, requester, party, time_s):
+            failed = _first_gap(path, scope, purpose, action)
+            if failed is None and path is not None:
+                return Path(kind=PathKind.GRANT, grants=tuple(one for one, _ in path))
+            nearest = max(nearest, failed or nearest)
+        return nearest
+
+    def _paths_for(self, pseudonym: bytes, holder: bytes, party: Party, time_s: int) -> Iterator[GrantPath | None]:
+        """The path of every grant the holder has, by itself or through its organisation; None where it is dead."""
+        grantees = (holder, party.organisation) if party.kind is PartyKind.STAFF else (holder,)
+        for grantee in grantees:
+            for (_, _, grant_id), _ in self.tables.by_grantee.scan(grantee, pseudonym):
+                yield self.path_to(pseudonym, grant_id, time_s)
+
+
+def _first_gap(path: GrantPath | None, scope: Scope, purpose: Purpose, action: Action) -> DecisionCode | None:
+    if path is None:
+        return DecisionCode.GRANT_NOT_LIVE
+    for _, row in path:
+        if not row.actions & action:
+            return DecisionCode.ACTION_NOT_GRANTED
+        if not in_mask(purpose, row.purposes):
+            return DecisionCode.PURPOSE_NOT_COVERED
+        if not row.scope.contains(scope):
+            return DecisionCode.SCOPE_NOT_COVERED
+    return None

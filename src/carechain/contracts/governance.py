@@ -1,0 +1,365 @@
+"""Governance: votes on who belongs, and the agreements between organisations (ID-5)."""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Annotated, Final, Protocol
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from carechain.core.context import Ctx
+from carechain.core.ids import U63, Hash, PartyId, ProposalId
+from carechain.core.limits import AGREEMENT_LIFETIME_S, MEMBERS, OPEN_PROPOSALS, PROPOSAL_LIFETIME_S
+from carechain.core.message import Event, Message, Row
+from carechain.core.organisation import NewMember
+from carechain.core.rejection import RejectionCode, present, require
+from carechain.state.overlay import Overlay
+from carechain.state.table import TableSpec
+
+# --- codes ----------------------------------------------------------------------------------------------
+
+
+class GovernanceCode(RejectionCode):
+    """Why a vote or an agreement is rejected."""
+
+    PROPOSAL_NOT_FOUND = 701, "No such proposal."
+    PROPOSAL_CLOSED = 702, "The vote on this proposal is over."
+    ALREADY_VOTED = 703, "Your organisation has voted on this proposal."
+    TOO_MANY_PROPOSALS = 704, "Too many proposals are open. Vote on those first."
+    TARGET_UNKNOWN = 705, "The proposal names no member."
+    AGREEMENT_WITH_SELF = 706, "An agreement is between two organisations."
+    AGREEMENT_NOT_OFFERED = 707, "The other organisation has not offered these terms."
+    AGREEMENT_UNKNOWN = 708, "There is no such agreement."
+    EXPIRY_NOT_IN_FUTURE = 709, "The expiry is not after the ledger's time."
+    EXPIRY_TOO_FAR = 710, "An agreement lasts at most ten years."
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+class AdmitMember(Row, frozen=True, tag="admit_member"):
+    """Take an organisation in."""
+
+    new: NewMember
+
+
+class RemoveMember(Row, frozen=True, tag="remove_member"):
+    """Put an organisation out."""
+
+    member: PartyId
+
+
+class CertifyRegistrar(Row, frozen=True, tag="certify_registrar"):
+    """Let an organisation bind existing ids, or no longer (ID-3)."""
+
+    member: PartyId
+    registrar: bool
+
+
+Change = AdmitMember | RemoveMember | CertifyRegistrar
+
+
+class Propose(Message, frozen=True, tag="governance.propose"):
+    """Propose a change; the proposer's organisation votes yes with it."""
+
+    change: Change
+
+
+class Vote(Message, frozen=True, tag="governance.vote"):
+    """One organisation's vote. The change happens in the block where the quorum is reached."""
+
+    proposal: ProposalId
+    aye: bool
+
+
+class OfferAgreement(Message, frozen=True, tag="governance.offer_agreement"):
+    """Offer a business associate agreement: the digest of its terms, which stay off the ledger."""
+
+    other: PartyId
+    terms: Hash
+    expires_s: U63
+
+
+class AcceptAgreement(Message, frozen=True, tag="governance.accept_agreement"):
+    """Accept exactly the terms that the other organisation offered."""
+
+    other: PartyId
+    terms: Hash
+
+
+class EndAgreement(Message, frozen=True, tag="governance.end_agreement"):
+    """End an agreement, or withdraw an offer."""
+
+    other: PartyId
+
+
+# --- events ---------------------------------------------------------------------------------------------
+
+
+class Proposed(Event, frozen=True, tag="governance.proposed"):
+    """A vote is open."""
+
+    proposal: ProposalId
+    by: PartyId
+
+
+class Closed(Event, frozen=True, tag="governance.closed"):
+    """A vote is over."""
+
+    proposal: ProposalId
+    passed: bool
+
+
+class AgreementMade(Event, frozen=True, tag="governance.agreement_made"):
+    """Two organisations agreed."""
+
+    one: PartyId
+    other: PartyId
+
+
+class AgreementEnded(Event, frozen=True, tag="governance.agreement_ended"):
+    """An agreement or an offer ended."""
+
+    one: PartyId
+    other: PartyId
+
+
+# --- tables ---------------------------------------------------------------------------------------------
+
+
+class Standing(IntEnum):
+    """Where a proposal is. Data: see ``PROPOSAL_TRANSITIONS``."""
+
+    OPEN = 1
+    PASSED = 2
+    FAILED = 3
+
+
+PROPOSAL_TRANSITIONS: Final = (
+    ("open", "governance.vote", "passed"),
+    ("open", "governance.vote", "failed"),
+    ("open", "the ledger's time", "expired"),
+)
+"""The life of a proposal."""
+
+
+class Quorum(Row, frozen=True):
+    """The share of live members whose yes passes a change: at least ``numerator / denominator``."""
+
+    numerator: Annotated[int, Meta(ge=1, le=100)] = 2
+    denominator: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
+class ProposalRow(Row, frozen=True):
+    """A proposal and the organisations that have voted."""
+
+    change: Change
+    proposer: PartyId
+    closes_s: U63
+    standing: Standing
+    ayes: Annotated[tuple[PartyId, ...], Meta(max_length=MEMBERS)]
+    noes: Annotated[tuple[PartyId, ...], Meta(max_length=MEMBERS)]
+
+
+class AgreementRow(Row, frozen=True):
+    """An agreement between two organisations, keyed with the smaller id first. ``accepted_s`` 0: only offered."""
+
+    offered_by: PartyId
+    terms: Hash
+    offered_s: U63
+    expires_s: U63
+    accepted_s: U63 = 0
+
+
+QUORUM: Final = TableSpec(name="governance.quorum", prefix=0x60, key=(1,), row=Quorum, note="the share that passes")
+PROPOSALS: Final = TableSpec(
+    name="governance.proposals", prefix=0x61, key=(32,), row=ProposalRow, note="proposal → votes"
+)
+AGREEMENTS: Final = TableSpec(
+    name="governance.agreements", prefix=0x62, key=(32, 32), row=AgreementRow, note="two organisations → agreement"
+)
+
+
+class GovernanceTables:
+    """The tables of this contract, and what consent may ask of it."""
+
+    __slots__ = ("agreements", "proposals", "quorum_table")
+
+    def __init__(self, state: Overlay) -> None:
+        self.quorum_table = QUORUM.bind(state)
+        self.proposals = PROPOSALS.bind(state)
+        self.agreements = AGREEMENTS.bind(state)
+
+    def in_force(self, one: bytes, other: bytes, time_s: int) -> bool:
+        """Whether a business associate agreement stands between two organisations."""
+        row = self.agreements.get(*_pair(one, other))
+        return row is not None and bool(row.accepted_s) and time_s < row.expires_s
+
+
+class Membership(Protocol):
+    """What this contract needs from membership."""
+
+    def live_members(self) -> Iterator[tuple[bytes, object]]:
+        """Every organisation that is a member now."""
+
+    def is_member(self, organisation: bytes) -> bool:
+        """Whether the organisation is a member now."""
+
+    def admit(self, ctx: Ctx, new: NewMember) -> None:
+        """Take an organisation in."""
+
+    def remove(self, ctx: Ctx, organisation: bytes) -> None:
+        """Put an organisation out."""
+
+    def certify_registrar(self, organisation: bytes, *, registrar: bool) -> None:
+        """Change whether an organisation may bind existing ids."""
+
+
+# --- predicates -----------------------------------------------------------------------------------------
+
+
+def outcome(*, ayes: int, noes: int, members: int, quorum: Quorum) -> Standing:
+    """Passed once the quorum says yes, failed once it no longer can, open between the two."""
+    if ayes * quorum.denominator >= quorum.numerator * members:
+        return Standing.PASSED
+    if (members - noes) * quorum.denominator < quorum.numerator * members:
+        return Standing.FAILED
+    return Standing.OPEN
+
+
+# --- handlers -------------------------------------------------------------------------------------------
+
+
+def propose(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Propose) -> None:
+    """Open a vote, with the proposer's organisation in favour."""
+    _require_target(membership, msg.change)
+    still_open = sum(
+        1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN and ctx.time_s < row.closes_s
+    )
+    require(still_open < OPEN_PROPOSALS, GovernanceCode.TOO_MANY_PROPOSALS)
+    proposal = ctx.new_id("proposal")
+    row = ProposalRow(
+        change=msg.change,
+        proposer=ctx.party.organisation,
+        closes_s=ctx.time_s + PROPOSAL_LIFETIME_S,
+        standing=Standing.OPEN,
+        ayes=(ctx.party.organisation,),
+        noes=(),
+    )
+    ctx.emit(Proposed(proposal=proposal, by=ctx.party.organisation))
+    _settle(ctx, tables, membership, proposal, row)
+
+
+def vote(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Vote) -> None:
+    """Add an organisation's vote and carry the change out if it decides."""
+    row = present(tables.proposals.get(msg.proposal), GovernanceCode.PROPOSAL_NOT_FOUND)
+    require(row.standing is Standing.OPEN and ctx.time_s < row.closes_s, GovernanceCode.PROPOSAL_CLOSED)
+    voter = ctx.party.organisation
+    require(voter not in row.ayes and voter not in row.noes, GovernanceCode.ALREADY_VOTED)
+    voted = replace(row, ayes=(*row.ayes, voter)) if msg.aye else replace(row, noes=(*row.noes, voter))
+    _settle(ctx, tables, membership, msg.proposal, voted)
+
+
+def offer_agreement(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: OfferAgreement) -> None:
+    """Offer terms. An offer replaces what stood between the two, so nothing is in force until it is accepted."""
+    one = ctx.party.organisation
+    require(one != msg.other, GovernanceCode.AGREEMENT_WITH_SELF)
+    require(membership.is_member(msg.other), GovernanceCode.TARGET_UNKNOWN)
+    require(msg.expires_s > ctx.time_s, GovernanceCode.EXPIRY_NOT_IN_FUTURE)
+    require(msg.expires_s - ctx.time_s <= AGREEMENT_LIFETIME_S, GovernanceCode.EXPIRY_TOO_FAR)
+    row = AgreementRow(offered_by=one, terms=msg.terms, offered_s=ctx.time_s, expires_s=msg.expires_s)
+    tables.agreements.put(*_pair(one, msg.other), row=row)
+
+
+def accept_agreement(ctx: Ctx, tables: GovernanceTables, msg: AcceptAgreement) -> None:
+    """Put an offered agreement in force."""
+    one = ctx.party.organisation
+    row = present(tables.agreements.get(*_pair(one, msg.other)), GovernanceCode.AGREEMENT_NOT_OFFERED)
+    offered = row.offered_by == msg.other and row.terms == msg.terms and not row.accepted_s
+    require(offered and ctx.time_s < row.expires_s, GovernanceCode.AGREEMENT_NOT_OFFERED)
+    tables.agreements.put(*_pair(one, msg.other), row=replace(row, accepted_s=ctx.time_s))
+    ctx.emit(AgreementMade(one=one, other=msg.other))
+
+
+def end_agreement(ctx: Ctx, tables: GovernanceTables, msg: EndAgreement) -> None:
+    """End an agreement from either side."""
+    one = ctx.party.organisation
+    require(tables.agreements.has(*_pair(one, msg.other)), GovernanceCode.AGREEMENT_UNKNOWN)
+    tables.agreements.delete(*_pair(one, msg.other))
+    ctx.emit(AgreementEnded(one=one, other=msg.other))
+
+
+def _settle(ctx: Ctx, tables: GovernanceTables, membership: Membership, proposal: bytes, row: ProposalRow) -> None:
+    """Count only the votes of organisations that are still members."""
+    members = [organisation for organisation, _ in membership.live_members()]
+    quorum = tables.quorum_table.get(0) or Quorum()
+    standing = outcome(
+        ayes=sum(1 for one in members if one in row.ayes),
+        noes=sum(1 for one in members if one in row.noes),
+        members=len(members),
+        quorum=quorum,
+    )
+    tables.proposals.put(proposal, row=replace(row, standing=standing))
+    if standing is Standing.PASSED:
+        _carry_out(ctx, membership, row.change)
+    if standing is not Standing.OPEN:
+        ctx.emit(Closed(proposal=proposal, passed=standing is Standing.PASSED))
+
+
+def _carry_out(ctx: Ctx, membership: Membership, change: Change) -> None:
+    if isinstance(change, AdmitMember):
+        membership.admit(ctx, change.new)
+    elif isinstance(change, RemoveMember):
+        membership.remove(ctx, change.member)
+    else:
+        membership.certify_registrar(change.member, registrar=change.registrar)
+
+
+def _require_target(membership: Membership, change: Change) -> None:
+    if not isinstance(change, AdmitMember):
+        require(membership.is_member(change.member), GovernanceCode.TARGET_UNKNOWN)
+
+
+def _pair(one: bytes, other: bytes) -> tuple[bytes, bytes]:
+    return (one, other) if one < other else (other, one)
+
+
+# --- invariants -----------------------------------------------------------------------------------------
+
+
+def check_state(tables: GovernanceTables) -> list[str]:
+    """No organisation votes twice, and agreements are keyed in one order."""
+    broken = [
+        f"proposal {proposal.hex()} counts a vote twice"
+        for (proposal,), row in tables.proposals.scan()
+        if len({*row.ayes, *row.noes}) != len(row.ayes) + len(row.noes)
+    ]
+    broken.extend(
+        f"agreement {one.hex()} is keyed in the wrong order"
+        for (one, other), row in tables.agreements.scan()
+        if one >= other or row.offered_by not in (one, other)
+    )
+    return broken
+
+
+# --- genesis --------------------------------------------------------------------------------------------
+
+
+def genesis(tables: GovernanceTables, quorum: Quorum) -> None:
+    """Set the quorum."""
+    tables.quorum_table.put(0, row=quorum)
+
+
+# --- queries --------------------------------------------------------------------------------------------
+
+
+def proposals(tables: GovernanceTables) -> Iterator[tuple[bytes, ProposalRow]]:
+    """Every proposal, closed ones included."""
+    for (proposal,), row in tables.proposals.scan():
+        yield proposal, row
+
+
+def agreements(tables: GovernanceTables) -> Iterator[tuple[bytes, bytes, AgreementRow]]:
+    """Every agreement and open offer."""
+    for (one, other), row in tables.agreements.scan():
+        yield one, other, row

@@ -1,0 +1,596 @@
+"""Membership: who belongs to the consortium, in which roles, and since when no longer (ID-1, ID-2, ID-6, ID-9)."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from carechain.core.certificate import BadCertificate, StaffCertificate, read_authority, read_staff
+from carechain.core.context import Ctx
+from carechain.core.crypto import PUBLIC_KEY_SIZE
+from carechain.core.ids import U16, U63, PartyId, party_id
+from carechain.core.limits import LAPSE_MAX_DAYS, LAPSE_MIN_DAYS, MEMBERS
+from carechain.core.message import Event, Message, Row
+from carechain.core.organisation import Certificate, MemberName, NewMember
+from carechain.core.party import HpkeKey, Party
+from carechain.core.rejection import Rejected, RejectionCode, present, require
+from carechain.core.vocabulary import OrganisationKind, PartyKind, Role, mask, subset
+from carechain.state.overlay import Overlay
+from carechain.state.table import TableSpec
+
+# --- codes ----------------------------------------------------------------------------------------------
+
+
+class MembershipCode(RejectionCode):
+    """Why a membership check refuses. The first block is also the first of the three checks of CON-3."""
+
+    CERTIFICATE_REVOKED = 201, "This key was revoked. Ask your organisation to enrol a new one."
+    CERTIFICATE_NOT_YET_VALID = 202, "The certificate is not valid yet. Wait, or ask for a new one."
+    CERTIFICATE_EXPIRED = 203, "The certificate has expired. Ask your organisation to renew it."
+    ORGANISATION_NOT_A_MEMBER = 204, "The organisation is not, or no longer, a member of the consortium."
+    RIGHTS_LAPSED = 205, "Unused rights have lapsed. Ask your organisation to renew your certificate."
+    ROLE_MAY_NOT_SEND = 206, "Your role may not send this message. Ask someone whose role allows it."
+    SENDER_NOT_OF_ORGANISATION = 207, "Only the organisation itself may change its staff."
+    CERTIFICATE_INVALID = 208, "The certificate is not one of this organisation's authority in the required profile."
+    ROLE_NOT_FOR_THIS_KIND = 209, "An organisation of this kind cannot give that role."
+    PARTY_EXISTS = 210, "This key is enrolled already. Use renewal, or a new key."
+    STAFF_UNKNOWN = 211, "No such member of staff in your organisation."
+    STAFF_LEFT = 212, "This person has left. Enrol a new key instead."
+    LAPSE_OUT_OF_RANGE = 213, "Choose a lapse period between 1 and 3650 days."
+    MEMBER_EXISTS = 214, "This organisation is a member already."
+    TOO_MANY_MEMBERS = 215, "The consortium is full."
+    MEMBER_UNKNOWN = 216, "No such member."
+    AUTHORITY_INVALID = 217, "The certificate authority's own certificate does not fit the profile."
+    MEMBER_KEY_INVALID = 218, "The member's key does not fit its signature suite."
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+class EnrolStaff(Message, frozen=True, tag="membership.enrol_staff"):
+    """Enrol a member of staff by the X.509 certificate that the organisation's own authority issued (ID-1)."""
+
+    certificate: Certificate
+    hpke_key: HpkeKey
+
+
+class RenewStaff(Message, frozen=True, tag="membership.renew_staff"):
+    """Give an enrolled key a new certificate: new roles, a new end, or rights that had lapsed (ID-6)."""
+
+    certificate: Certificate
+
+
+class DismissStaff(Message, frozen=True, tag="membership.dismiss_staff"):
+    """Revoke a member of staff's key at once: a leaver, or a lost key (ID-6, ID-9)."""
+
+    party: PartyId
+
+
+class SetLapse(Message, frozen=True, tag="membership.set_lapse"):
+    """Set after how many unused days the rights of the organisation's staff lapse (ID-6)."""
+
+    days: U16
+
+
+# --- events ---------------------------------------------------------------------------------------------
+
+
+class MemberAdmitted(Event, frozen=True, tag="membership.member_admitted"):
+    """An organisation joined."""
+
+    member: PartyId
+
+
+class MemberRemoved(Event, frozen=True, tag="membership.member_removed"):
+    """An organisation was removed; its staff lost their rights with it."""
+
+    member: PartyId
+
+
+class StaffEnrolled(Event, frozen=True, tag="membership.staff_enrolled"):
+    """A key now acts for an organisation."""
+
+    organisation: PartyId
+    party: PartyId
+    roles: U16
+
+
+class StaffRenewed(Event, frozen=True, tag="membership.staff_renewed"):
+    """A key has a new certificate."""
+
+    organisation: PartyId
+    party: PartyId
+    roles: U16
+
+
+class StaffDismissed(Event, frozen=True, tag="membership.staff_dismissed"):
+    """A key no longer acts for its organisation."""
+
+    organisation: PartyId
+    party: PartyId
+
+
+# --- tables ---------------------------------------------------------------------------------------------
+
+
+class MemberRow(Row, frozen=True):
+    """An organisation of the consortium. ``removed_s`` is 0 while it is a member."""
+
+    kind: OrganisationKind
+    name: MemberName
+    registrar: bool
+    lapse_days: U16
+    admitted_s: U63
+    removed_s: U63 = 0
+
+
+class AuthorityRow(Row, frozen=True):
+    """The certificate of an organisation's own certificate authority, DER."""
+
+    certificate: Certificate
+
+
+class StaffRow(Row, frozen=True):
+    """One line of an organisation's staff list. ``left_s`` is 0 while the person is there."""
+
+    enrolled_s: U63
+    left_s: U63 = 0
+
+
+MEMBERS_TABLE: Final = TableSpec(
+    name="membership.members", prefix=0x10, key=(32,), row=MemberRow, note="organisation → its standing"
+)
+PARTIES_TABLE: Final = TableSpec(
+    name="membership.parties", prefix=0x11, key=(32,), row=Party, note="party → keys, organisation, roles, validity"
+)
+AUTHORITIES_TABLE: Final = TableSpec(
+    name="membership.authorities", prefix=0x12, key=(32,), row=AuthorityRow, note="organisation → CA certificate"
+)
+STAFF_TABLE: Final = TableSpec(
+    name="membership.staff", prefix=0x13, key=(32, 32), row=StaffRow, note="organisation, party → staff list"
+)
+
+
+class MembershipTables:
+    """The tables of this contract, and the few reads that other contracts may ask for."""
+
+    __slots__ = ("authorities", "members", "parties", "staff")
+
+    def __init__(self, state: Overlay) -> None:
+        self.members = MEMBERS_TABLE.bind(state)
+        self.parties = PARTIES_TABLE.bind(state)
+        self.authorities = AUTHORITIES_TABLE.bind(state)
+        self.staff = STAFF_TABLE.bind(state)
+
+    def party(self, party: bytes) -> Party | None:
+        """The party with this id."""
+        return self.parties.get(party)
+
+    def put_party(self, party: bytes, row: Party) -> None:
+        """Add or replace a party: used by the contracts that bind pseudonyms and representatives."""
+        self.parties.put(party, row=row)
+
+    def member(self, organisation: bytes) -> MemberRow | None:
+        """The member with this id, also one that was removed."""
+        return self.members.get(organisation)
+
+    def is_registrar(self, organisation: bytes) -> bool:
+        """Whether the organisation may bind existing ids now (ID-3)."""
+        member = self.members.get(organisation)
+        return member is not None and member.registrar and not member.removed_s
+
+    def kind_of(self, organisation: bytes) -> OrganisationKind | None:
+        """The organisation's kind, while it is a member."""
+        member = self.members.get(organisation)
+        return None if member is None or member.removed_s else member.kind
+
+    def has_left(self, party: Party) -> bool:
+        """Whether the party was revoked, or its organisation is no longer a member."""
+        member = self.members.get(party.organisation)
+        return bool(party.revoked_s) or member is None or bool(member.removed_s)
+
+    def standing(self, party: Party, time_s: int) -> MembershipCode | None:
+        """See :func:`standing`."""
+        return standing(self, party, time_s)
+
+    def is_member(self, organisation: bytes) -> bool:
+        """Whether the organisation is a member now."""
+        return self.kind_of(organisation) is not None
+
+    def admit(self, ctx: Ctx, new: NewMember) -> None:
+        """Take an organisation in: called by governance once the vote has passed (ID-5)."""
+        ctx.emit(MemberAdmitted(member=_add_member(self, new, ctx.time_s)))
+
+    def remove(self, ctx: Ctx, organisation: bytes) -> None:
+        """Put an organisation out: called by governance once the vote has passed (ID-5)."""
+        self.members.put(organisation, row=replace(_live_member(self, organisation), removed_s=ctx.time_s))
+        ctx.emit(MemberRemoved(member=organisation))
+
+    def certify_registrar(self, organisation: bytes, *, registrar: bool) -> None:
+        """Allow or forbid an organisation to bind existing ids: called by governance after a vote (ID-3)."""
+        self.members.put(organisation, row=replace(_live_member(self, organisation), registrar=registrar))
+
+    def live_members(self) -> Iterator[tuple[bytes, MemberRow]]:
+        """Every organisation that is a member now, in key order."""
+        for (organisation,), row in self.members.scan():
+            if not row.removed_s:
+                yield organisation, row
+
+
+# --- role table (data) ----------------------------------------------------------------------------------
+
+
+class Rights(Struct, frozen=True, kw_only=True):
+    """What a role may send and ask. Deny by default: what is not listed is refused."""
+
+    messages: tuple[str, ...]
+    queries: tuple[str, ...]
+    kinds: tuple[OrganisationKind, ...] = ()
+    """The organisation kinds whose staff may hold the role; empty for roles that are not staff."""
+
+
+_OWN_RECORD: Final = (
+    "access.request",
+    "access.revoke_ticket",
+    "consent.answer",
+    "consent.drop_rule",
+    "consent.extend",
+    "consent.grant",
+    "consent.narrow",
+    "consent.revoke",
+    "consent.set_rule",
+)
+_OWN_QUERIES: Final = (
+    "access.log",
+    "access.log_head",
+    "access.may_read",
+    "access.ticket",
+    "consent.grants",
+    "consent.inbox",
+    "consent.representatives",
+    "consent.rules",
+    "consent.who_can_see",
+    "membership.member",
+    "membership.members",
+    "membership.party",
+    "records.anchor",
+    "records.history",
+    "records.timeline",
+)
+_CLINICIAN_MESSAGES: Final = (
+    "access.report",
+    "access.request",
+    "access.revoke_ticket",
+    "consent.ask",
+    "consent.extend",
+    "consent.grant",
+    "consent.narrow",
+    "consent.renounce",
+    "consent.revoke",
+    "consent.withdraw",
+    "records.anchor",
+)
+_STAFF_QUERIES: Final = (
+    "access.may_read",
+    "access.ticket",
+    "consent.granted_to",
+    "membership.member",
+    "membership.members",
+    "membership.party",
+    "records.anchor",
+    "records.history",
+    "records.timeline",
+)
+_HOSPITAL: Final = OrganisationKind.HOSPITAL
+_INSURER: Final = OrganisationKind.INSURER
+_GOVERNMENT: Final = OrganisationKind.GOVERNMENT
+
+ROLES: Final[dict[Role, Rights]] = {
+    Role.PATIENT: Rights(
+        messages=(
+            *_OWN_RECORD,
+            "consent.appoint",
+            "consent.dismiss",
+            "records.anchor",
+            "relationships.leave",
+            "relationships.put_summary",
+        ),
+        queries=(*_OWN_QUERIES, "relationships.summary"),
+    ),
+    Role.FAMILY_MEMBER: Rights(messages=_OWN_RECORD, queries=_OWN_QUERIES),
+    Role.DOCTOR: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL, _GOVERNMENT)),
+    Role.NURSE: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL,)),
+    Role.LAB_TECHNICIAN: Rights(
+        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw", "records.anchor"),
+        queries=_STAFF_QUERIES,
+        kinds=(_HOSPITAL,),
+    ),
+    Role.INSURANCE_AUDITOR: Rights(
+        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        queries=_STAFF_QUERIES,
+        kinds=(_INSURER,),
+    ),
+    Role.REGULATOR: Rights(
+        messages=("access.request",),
+        queries=(*_STAFF_QUERIES, "access.log", "access.log_head", "governance.agreements", "governance.proposals"),
+        kinds=(_GOVERNMENT,),
+    ),
+    Role.RESEARCHER: Rights(
+        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        queries=_STAFF_QUERIES,
+        kinds=(_GOVERNMENT, _HOSPITAL),
+    ),
+    Role.EMERGENCY_RESPONDER: Rights(
+        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        queries=_STAFF_QUERIES,
+        kinds=(_GOVERNMENT, _HOSPITAL),
+    ),
+    Role.ORGANISATION_ADMIN: Rights(
+        messages=(
+            "access.report",
+            "consent.renounce",
+            "governance.accept_agreement",
+            "governance.end_agreement",
+            "governance.offer_agreement",
+            "membership.dismiss_staff",
+            "membership.enrol_staff",
+            "membership.renew_staff",
+            "membership.set_lapse",
+            "relationships.bind",
+        ),
+        queries=(
+            *_STAFF_QUERIES,
+            "access.log",
+            "access.log_head",
+            "governance.agreements",
+            "governance.proposals",
+            "membership.staff",
+            "relationships.patients",
+        ),
+        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
+    ),
+    Role.CONSORTIUM_ADMIN: Rights(
+        messages=("governance.propose", "governance.vote"),
+        queries=("governance.agreements", "governance.proposals", "membership.member", "membership.members"),
+        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
+    ),
+    Role.REGISTRAR: Rights(
+        messages=("relationships.bind",),
+        queries=("membership.member", "membership.members", "membership.party", "relationships.patients"),
+        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
+    ),
+}
+
+ROLE_MESSAGES: Final = {role: rights.messages for role, rights in ROLES.items()}
+ROLE_QUERIES: Final = {role: rights.queries for role, rights in ROLES.items()}
+MEMBER_ROLES: Final = mask(Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN)
+"""An organisation's own key administers it and speaks for it in the consortium."""
+
+_SENDERS: Final[dict[str, int]] = {
+    tag: mask(*(role for role in ROLES if tag in ROLES[role].messages))
+    for tag in sorted({tag for rights in ROLES.values() for tag in rights.messages})
+}
+_ASKERS: Final[dict[str, int]] = {
+    name: mask(*(role for role in ROLES if name in ROLES[role].queries))
+    for name in sorted({name for rights in ROLES.values() for name in rights.queries})
+}
+
+# --- predicates -----------------------------------------------------------------------------------------
+
+
+def standing(tables: MembershipTables, party: Party, time_s: int) -> MembershipCode | None:
+    """The first of CON-3's checks: None while the party is live, else why it is not.
+
+    Patients and representatives stay able to act when the organisation they registered with leaves: their
+    rights are their own.
+    """
+    if party.revoked_s:
+        return MembershipCode.CERTIFICATE_REVOKED
+    if time_s < party.valid_from_s:
+        return MembershipCode.CERTIFICATE_NOT_YET_VALID
+    if party.valid_until_s and time_s >= party.valid_until_s:
+        return MembershipCode.CERTIFICATE_EXPIRED
+    if party.kind in (PartyKind.PSEUDONYM, PartyKind.REPRESENTATIVE):
+        return None
+    member = tables.members.get(party.organisation)
+    if member is None or member.removed_s:
+        return MembershipCode.ORGANISATION_NOT_A_MEMBER
+    if party.kind is PartyKind.STAFF and time_s // 86_400 - party.last_used_day > member.lapse_days:
+        return MembershipCode.RIGHTS_LAPSED
+    return None
+
+
+def may_send(party: Party, tag: str) -> bool:
+    """The second check: whether one of the party's roles lists this message."""
+    return bool(party.roles & _SENDERS.get(tag, 0))
+
+
+def may_ask(party: Party, query: str) -> bool:
+    """The second check for queries."""
+    return bool(party.roles & _ASKERS.get(query, 0))
+
+
+def roles_fit(kind: OrganisationKind, roles: int) -> bool:
+    """Whether staff of an organisation of this kind may hold all of ``roles``."""
+    return roles > 0 and subset(roles, mask(*(role for role, rights in ROLES.items() if kind in rights.kinds)))
+
+
+# --- handlers -------------------------------------------------------------------------------------------
+
+
+def touch(ctx: Ctx, tables: MembershipTables) -> None:
+    """Note that a member of staff used its rights today, once a day: the lapse period starts again (ID-6)."""
+    if ctx.party.kind is PartyKind.STAFF and ctx.party.last_used_day != ctx.day:
+        tables.parties.put(ctx.sender, row=replace(ctx.party, last_used_day=ctx.day))
+
+
+def enrol_staff(ctx: Ctx, tables: MembershipTables, msg: EnrolStaff) -> None:
+    """Take a key onto the organisation's staff list."""
+    organisation, member = _own_member(ctx, tables)
+    certificate = _read_certificate(ctx, tables, organisation, msg.certificate)
+    require(roles_fit(member.kind, certificate.roles), MembershipCode.ROLE_NOT_FOR_THIS_KIND)
+    party = party_id(certificate.suite, certificate.public_key)
+    require(not tables.parties.has(party), MembershipCode.PARTY_EXISTS)
+    tables.parties.put(
+        party,
+        row=Party(
+            kind=PartyKind.STAFF,
+            suite=certificate.suite,
+            public_key=certificate.public_key,
+            hpke_key=msg.hpke_key,
+            organisation=organisation,
+            roles=certificate.roles,
+            valid_from_s=certificate.not_before_s,
+            valid_until_s=certificate.not_after_s,
+            last_used_day=ctx.day,
+        ),
+    )
+    tables.staff.put(organisation, party, row=StaffRow(enrolled_s=ctx.time_s))
+    ctx.emit(StaffEnrolled(organisation=organisation, party=party, roles=certificate.roles))
+
+
+def renew_staff(ctx: Ctx, tables: MembershipTables, msg: RenewStaff) -> None:
+    """Replace the certificate of an enrolled key."""
+    organisation, member = _own_member(ctx, tables)
+    certificate = _read_certificate(ctx, tables, organisation, msg.certificate)
+    require(roles_fit(member.kind, certificate.roles), MembershipCode.ROLE_NOT_FOR_THIS_KIND)
+    party = party_id(certificate.suite, certificate.public_key)
+    row = _staff_party(tables, organisation, party)
+    tables.parties.put(
+        party,
+        row=replace(
+            row,
+            roles=certificate.roles,
+            valid_from_s=certificate.not_before_s,
+            valid_until_s=certificate.not_after_s,
+            last_used_day=ctx.day,
+        ),
+    )
+    ctx.emit(StaffRenewed(organisation=organisation, party=party, roles=certificate.roles))
+
+
+def dismiss_staff(ctx: Ctx, tables: MembershipTables, msg: DismissStaff) -> None:
+    """Revoke a key of the organisation's staff, from this transaction on."""
+    organisation, _ = _own_member(ctx, tables)
+    row = _staff_party(tables, organisation, msg.party)
+    tables.parties.put(msg.party, row=replace(row, revoked_s=ctx.time_s))
+    line = present(tables.staff.get(organisation, msg.party), MembershipCode.STAFF_UNKNOWN)
+    tables.staff.put(organisation, msg.party, row=replace(line, left_s=ctx.time_s))
+    ctx.emit(StaffDismissed(organisation=organisation, party=msg.party))
+
+
+def set_lapse(ctx: Ctx, tables: MembershipTables, msg: SetLapse) -> None:
+    """Change the organisation's lapse period."""
+    organisation, member = _own_member(ctx, tables)
+    require(LAPSE_MIN_DAYS <= msg.days <= LAPSE_MAX_DAYS, MembershipCode.LAPSE_OUT_OF_RANGE)
+    tables.members.put(organisation, row=replace(member, lapse_days=msg.days))
+
+
+def _live_member(tables: MembershipTables, organisation: bytes) -> MemberRow:
+    member = present(tables.members.get(organisation), MembershipCode.MEMBER_UNKNOWN)
+    require(not member.removed_s, MembershipCode.MEMBER_UNKNOWN)
+    return member
+
+
+def _own_member(ctx: Ctx, tables: MembershipTables) -> tuple[bytes, MemberRow]:
+    organisation = ctx.party.organisation
+    member = present(tables.members.get(organisation), MembershipCode.SENDER_NOT_OF_ORGANISATION)
+    require(not member.removed_s, MembershipCode.SENDER_NOT_OF_ORGANISATION)
+    return organisation, member
+
+
+def _read_certificate(ctx: Ctx, tables: MembershipTables, organisation: bytes, der: bytes) -> StaffCertificate:
+    authority = present(tables.authorities.get(organisation), MembershipCode.CERTIFICATE_INVALID)
+    try:
+        certificate = read_staff(der, authority.certificate)
+    except BadCertificate:
+        raise Rejected(MembershipCode.CERTIFICATE_INVALID) from None
+    named = certificate.party == party_id(certificate.suite, certificate.public_key)
+    require(named and certificate.organisation == organisation, MembershipCode.CERTIFICATE_INVALID)
+    require(ctx.time_s >= certificate.not_before_s, MembershipCode.CERTIFICATE_NOT_YET_VALID)
+    require(ctx.time_s < certificate.not_after_s, MembershipCode.CERTIFICATE_EXPIRED)
+    return certificate
+
+
+def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) -> Party:
+    row = present(tables.parties.get(party), MembershipCode.STAFF_UNKNOWN)
+    require(row.kind is PartyKind.STAFF and row.organisation == organisation, MembershipCode.STAFF_UNKNOWN)
+    require(not row.revoked_s, MembershipCode.STAFF_LEFT)
+    return row
+
+
+def _add_member(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
+    require(PUBLIC_KEY_SIZE.get(new.suite) == len(new.public_key), MembershipCode.MEMBER_KEY_INVALID)
+    organisation = party_id(new.suite, new.public_key)
+    require(not tables.members.has(organisation), MembershipCode.MEMBER_EXISTS)
+    require(sum(1 for _ in tables.live_members()) < MEMBERS, MembershipCode.TOO_MANY_MEMBERS)
+    try:
+        authority = read_authority(new.authority)
+    except BadCertificate:
+        raise Rejected(MembershipCode.AUTHORITY_INVALID) from None
+    require(authority.organisation == organisation, MembershipCode.AUTHORITY_INVALID)
+    tables.members.put(
+        organisation,
+        row=MemberRow(
+            kind=new.kind,
+            name=new.name,
+            registrar=new.registrar,
+            lapse_days=new.lapse_days,
+            admitted_s=time_s,
+        ),
+    )
+    tables.authorities.put(organisation, row=AuthorityRow(certificate=new.authority))
+    tables.parties.put(
+        organisation,
+        row=Party(
+            kind=PartyKind.MEMBER,
+            suite=new.suite,
+            public_key=new.public_key,
+            hpke_key=new.hpke_key,
+            organisation=organisation,
+            roles=MEMBER_ROLES,
+            valid_from_s=0,
+        ),
+    )
+    return organisation
+
+
+# --- invariants -----------------------------------------------------------------------------------------
+
+
+def check_state(tables: MembershipTables) -> list[str]:
+    """What must always hold; each broken invariant in a sentence, without names."""
+    broken: list[str] = []
+    for (organisation,), member in tables.members.scan():
+        if tables.authorities.get(organisation) is None or tables.parties.get(organisation) is None:
+            broken.append(f"member {organisation.hex()} lacks its authority or its key")
+        if member.removed_s and member.removed_s < member.admitted_s:
+            broken.append(f"member {organisation.hex()} was removed before it was admitted")
+    for (organisation, party), line in tables.staff.scan():
+        row = tables.parties.get(party)
+        if row is None or row.organisation != organisation or row.kind is not PartyKind.STAFF:
+            broken.append(f"staff {party.hex()} is not a party of its organisation")
+        elif bool(row.revoked_s) != bool(line.left_s):
+            broken.append(f"staff {party.hex()} left, but its key does not say so")
+    return broken
+
+
+# --- genesis --------------------------------------------------------------------------------------------
+
+
+def genesis(tables: MembershipTables, members: tuple[NewMember, ...], time_s: int) -> None:
+    """The founding members."""
+    for new in members:
+        _add_member(tables, new, time_s)
+
+
+# --- queries --------------------------------------------------------------------------------------------
+
+
+def staff_of(tables: MembershipTables, organisation: bytes) -> Iterator[tuple[bytes, StaffRow, Party]]:
+    """The organisation's staff list with each person's key, roles and validity (ID-6)."""
+    for (_, party), line in tables.staff.scan(organisation):
+        row = tables.parties.get(party)
+        if row is not None:
+            yield party, line, row

@@ -1,0 +1,1 @@
+"""Core: ids, units, limits, encoding, signatures, refusals. Imports nothing above itself."""

@@ -1,0 +1,79 @@
+"""Every bound of the system in one place, with its unit in its name.
+
+A limit is part of the protocol when the ledger checks it (then all nodes must agree on it) and a local
+setting when only one node uses it. The two groups stand apart below.
+"""
+
+from typing import Final
+
+# --- protocol: the same on every node -------------------------------------------------------------------
+ID_SIZE: Final = 32
+NONCE_SIZE: Final = 16
+SIGNATURE_SIZE: Final = 64
+TX_SIZE_BYTES: Final = 64 * 1024
+TX_MESSAGES: Final = 64
+TX_LIFETIME_S: Final = 600
+REPLAY_BUCKET_S: Final = 60
+CHAIN_ID_CHARS: Final = 48
+BLOCK_TXS: Final = 20_000
+BLOCK_SIZE_BYTES: Final = 16 * 1024 * 1024
+
+CERTIFICATE_SIZE_BYTES: Final = 4096
+MEMBERS: Final = 1024
+MEMBER_NAME_CHARS: Final = 80
+STAFF_ROLES: Final = 8
+LAPSE_MIN_DAYS: Final = 1
+LAPSE_MAX_DAYS: Final = 3650
+
+SUMMARY_SIZE_BYTES: Final = 16 * 1024
+SUMMARY_BUCKET_BYTES: Final = 1024
+REPRESENTATIVES_PER_PSEUDONYM: Final = 16
+
+SCOPE_RECORDS: Final = 32
+GRANT_LIFETIME_S: Final = 100 * 366 * 86_400
+GRANT_GRANTEES: Final = 16
+GRANT_DEPTH: Final = 8
+GRANTS_PER_PSEUDONYM: Final = 4096
+GRANTS_PER_PAIR: Final = 64
+STANDING_RULES_PER_PSEUDONYM: Final = 64
+PENDING_REQUESTS_PER_PSEUDONYM: Final = 256
+PENDING_REQUESTS_PER_PAIR: Final = 4
+REPLAY_IDS: Final = 4_000_000
+REQUEST_LIFETIME_S: Final = 90 * 86_400
+
+RECORD_VERSIONS: Final = 100_000
+LOCATOR_SIZE_BYTES: Final = 512
+RESOURCES_PER_RECORD: Final = 65_536
+
+TICKET_LIFETIME_S: Final = 900
+RELEASE_DIGESTS: Final = 256
+
+PROPOSAL_LIFETIME_S: Final = 30 * 86_400
+OPEN_PROPOSALS: Final = 256
+AGREEMENT_LIFETIME_S: Final = 10 * 366 * 86_400
+
+STATE_KEY_BYTES: Final = 160
+STATE_VALUE_BYTES: Final = 64 * 1024
+
+QUERY_PAGE_ROWS: Final = 200
+QUERY_SCAN_ROWS: Final = 20_000
+
+# --- local: one node's own ------------------------------------------------------------------------------
+SUBMIT_QUEUE_TXS: Final = 20_000
+SUBMIT_QUEUE_BYTES: Final = 64 * 1024 * 1024
+SUBMIT_BATCH_TXS: Final = 1_000
+HTTP_BODY_BYTES: Final = 8 * 1024 * 1024
+EVENT_STREAM_SUBSCRIBERS: Final = 256
+EVENT_STREAM_BACKLOG: Final = 10_000
+SESSION_LIFETIME_S: Final = 600
+SESSIONS: Final = 10_000
+CLOCK_SKEW_S: Final = 30
+STALE_BLOCK_S: Final = 30
+HEARTBEAT_S: Final = 5
+SIGNATURE_CACHE: Final = 65_536
+BUNDLE_SIZE_BYTES: Final = 64 * 1024 * 1024
+BUNDLE_ENTRIES: Final = 20_000
+BUNDLE_NESTING: Final = 64
+GATEKEEPER_RECORDS: Final = 500
+GATEKEEPER_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+WALLET_FILE_BYTES: Final = 1024 * 1024

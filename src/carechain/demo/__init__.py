@@ -1,0 +1,1 @@
+"""The demonstration: six organisations in one process."""

@@ -1,0 +1,1 @@
+"""Engine: what orders transactions and makes blocks durable."""

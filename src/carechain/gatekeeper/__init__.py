@@ -1,0 +1,1 @@
+"""Gatekeeper: the custodian's door; serves what a committed ticket allows."""

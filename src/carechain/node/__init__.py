@@ -1,0 +1,1 @@
+"""Node: an organisation's running service."""

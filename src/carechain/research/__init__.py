@@ -1,0 +1,1 @@
+"""Research: what a researcher may see."""

@@ -1,0 +1,1 @@
+"""SDK: wallets, clients, and checking what a server says."""

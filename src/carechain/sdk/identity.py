@@ -1,0 +1,117 @@
+"""The keys of one party that is not a patient: a member, one of its staff, a representative (ID-1, CON-8)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from carechain.core.codec import Malformed, decode_strict, encode
+from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
+from carechain.core.ids import PartyId, party_id
+from carechain.core.limits import CERTIFICATE_SIZE_BYTES
+from carechain.core.rejection import Rejected
+from carechain.core.vocabulary import PartyKind
+from carechain.sdk.keyfile import (
+    Entropy,
+    WalletCode,
+    check_label,
+    decode_key_file,
+    encode_key_file,
+    read_bounded,
+    write_private_file,
+)
+from carechain.sdk.wallet import Label, Seed
+from carechain.sealing.hpke import X25519_KEY_SIZE, HpkePrivateKey
+from carechain.sealing.symmetric import ScryptCost
+
+
+class Identity(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """A signing seed, an HPKE seed and what they stand for; saved as an encrypted key file.
+
+    ``organisation`` is the member's own id for a member, the employer of staff, and the patient's pseudonym for a
+    representative. ``certificate`` is the DER certificate of staff and empty otherwise. ``label`` may hold a
+    person's name: it lives only inside the encrypted part of the file.
+    """
+
+    kind: PartyKind
+    suite: Suite
+    signing_seed: Seed
+    hpke_seed: Seed
+    party: PartyId
+    organisation: PartyId
+    certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_SIZE_BYTES)] = b""
+    label: Label = ""
+
+    def __repr__(self) -> str:
+        return f"Identity({self.kind.name}, party={self.party.hex()})"
+
+    def signing_key(self) -> SigningKey:
+        """The key that signs transactions and requests."""
+        return SigningKey(suite=self.suite, seed=self.signing_seed)
+
+    def hpke_key(self) -> HpkePrivateKey:
+        """The key that records are sealed to."""
+        return HpkePrivateKey(self.hpke_seed)
+
+    def with_certificate(self, certificate: bytes) -> "Identity":
+        """The same keys with a new certificate."""
+        return replace(self, certificate=certificate)
+
+    def to_bytes(self, *, password: str, entropy: Entropy, cost: ScryptCost | None = None) -> bytes:
+        """The identity as an encrypted key file."""
+        return encode_key_file(encode(self), kind="identity", password=password, entropy=entropy, cost=cost)
+
+    @staticmethod
+    def from_bytes(data: bytes, *, password: str) -> "Identity":
+        """An identity from a key file's bytes; raises :class:`~carechain.core.rejection.Rejected`."""
+        payload = decode_key_file(data, kind="identity", password=password)
+        try:
+            return decode_strict(_decoder, payload)
+        except Malformed:
+            raise Rejected(WalletCode.FILE_DAMAGED) from None
+
+    def save(
+        self,
+        path: Path,
+        *,
+        password: str,
+        entropy: Entropy,
+        replace_existing: bool = False,
+        cost: ScryptCost | None = None,
+    ) -> None:
+        """Write the key file with mode 0600, atomically; a first save refuses to overwrite."""
+        data = self.to_bytes(password=password, entropy=entropy, cost=cost)
+        write_private_file(path, data, replace=replace_existing)
+
+    @staticmethod
+    def load(path: Path, *, password: str) -> "Identity":
+        """Read an identity; raises ``Rejected`` for what is wrong with it and ``OSError`` when it cannot be read."""
+        return Identity.from_bytes(read_bounded(path), password=password)
+
+
+_decoder = msgspec.msgpack.Decoder(Identity)
+
+
+def new_identity(
+    *,
+    kind: PartyKind,
+    entropy: Entropy,
+    organisation: bytes | None = None,
+    suite: Suite = Suite.ED25519,
+    label: str = "",
+) -> Identity:
+    """Fresh keys. ``organisation`` of None means the party itself, which is what a member is."""
+    check_label(label)
+    signing_seed, hpke_seed = entropy(SEED_SIZE), entropy(X25519_KEY_SIZE)
+    party = party_id(suite, SigningKey(suite=suite, seed=signing_seed).public_key)
+    return Identity(
+        kind=kind,
+        suite=suite,
+        signing_seed=signing_seed,
+        hpke_seed=hpke_seed,
+        party=party,
+        organisation=party if organisation is None else organisation,
+        label=label,
+    )

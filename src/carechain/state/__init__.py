@@ -1,0 +1,1 @@
+"""Authenticated state: typed tables in overlays over a Merkle radix trie with a durable store."""

@@ -1,0 +1,448 @@
+"""The durable home of the state tree: node files for the tree, LMDB for everything small around it.
+
+The block log is authoritative; this store is derived from it and brought up to date at checkpoints. Blocks are
+applied in memory (:meth:`Snapshot.apply`). A checkpoint writes the new nodes, makes them durable, and then commits
+height, root and side tables in one LMDB transaction: after a crash the store is at one checkpoint or the other,
+never between. A node made and replaced between two checkpoints never reaches the disk.
+
+One process writes, and from one thread; others may open the store read-only.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from struct import Struct
+from typing import Final, Self, TypeVar
+
+import lmdb
+import msgspec
+
+from carechain.core.codec import Malformed, decode_strict, encode
+from carechain.core.ids import U63, Hash
+from carechain.core.message import Row
+from carechain.state import trie
+from carechain.state.log import (
+    BRANCHES,
+    DEFAULT_FILE_BYTES,
+    LEAVES,
+    STREAMS,
+    NodeLog,
+    StoreDamaged,
+    file_of,
+    size_of,
+)
+from carechain.state.node import EMPTY, LEAF, Node, Root, branch_bytes
+from carechain.state.recent import Recent
+from carechain.state.snapshot import Snapshot
+
+T = TypeVar("T")
+
+STORE_VERSION: Final = 1
+"""Raised by one whenever the layout on disk changes; each step has a migration below."""
+Migration = Callable[[lmdb.Transaction, Path], None]
+MIGRATIONS: Final[dict[int, Migration]] = {}
+"""From version n to n+1, run inside the transaction that also records the new version."""
+
+Side = tuple[str, bytes, bytes | None]
+"""Table, key and value (None deletes) of a side entry."""
+
+INITIAL_MAP_BYTES: Final = 64 * 1024 * 1024
+SIDE_TABLES: Final = 16
+SIDE_PAGE_ROWS: Final = 1000
+NODE_CACHE_BYTES: Final = 12 * 1024 * 1024
+MOVED_BYTES_PER_CHECKPOINT: Final = 1024 * 1024
+"""Per stream: about how much a checkpoint copies out of old files in order to drop them."""
+DEAD_SHARE: Final = (0.6, 0.4)
+"""Per stream: the share of unused bytes above which old files are emptied."""
+
+_VERSION_KEY: Final = b"version"
+_HEAD_KEY: Final = b"head"
+_META: Final = b"meta/"
+_NUMBER: Final = Struct(">I")
+_DEAD_KEY: Final = Struct(">IQ")
+_SIZES: Final = Struct(">QQ")
+
+
+class StoreTooNew(Exception):  # noqa: N818 - names what is wrong with the store
+    """The store was written by a newer version of the program; install that version or restore a backup."""
+
+
+class StoreTooOld(Exception):  # noqa: N818 - names what is wrong with the store
+    """The store needs a migration that this program cannot run, or not on a read-only store."""
+
+
+class StoreLocked(Exception):  # noqa: N818 - names what is wrong with the store
+    """Another process has the store open for writing."""
+
+
+class _Head(Row):
+    """What a checkpoint stands for. ``top`` refers to the root node; it is None when the tree is empty."""
+
+    height: U63
+    root: Hash
+    top: U63 | None
+    epoch: U63
+
+
+_head_decoder = msgspec.msgpack.Decoder(_Head)
+_NO_HEAD: Final = _Head(height=0, root=EMPTY.hash, top=None, epoch=0)
+
+
+class NodeStore:
+    """Checkpoints of the state tree, and side tables committed together with them."""
+
+    def __init__(self, path: Path, *, env: lmdb.Environment, log: NodeLog, lock: int | None) -> None:
+        """Use :meth:`open`."""
+        self._path = path
+        self._env = env
+        self._log = log
+        self._lock = lock
+        self._main = env.open_db(b"main", create=lock is not None)
+        self._files = env.open_db(b"files", create=lock is not None)
+        self._dead = env.open_db(b"dead", create=lock is not None)
+        self._side: dict[str, lmdb._Database] = {}
+        self._nodes = Recent(NODE_CACHE_BYTES)
+        self._forgotten: list[int] = []
+        self._head = _NO_HEAD
+        self.load = log.load
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        map_bytes: int = INITIAL_MAP_BYTES,
+        file_bytes: int = DEFAULT_FILE_BYTES,
+    ) -> Self:
+        """Open the store in the folder ``path``, which is made if it is not there.
+
+        ``map_bytes`` and ``file_bytes`` are starting sizes; both grow. Raises :class:`StoreTooNew`,
+        :class:`StoreTooOld`, :class:`StoreLocked`, :class:`StoreDamaged`, or ``OSError`` and ``lmdb.Error`` for
+        what the disk refuses.
+        """
+        lock = None
+        if not read_only:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path / "lock")
+        env = lmdb.open(
+            str(path / "index"),
+            map_size=map_bytes,
+            max_dbs=SIDE_TABLES + 3,
+            readonly=read_only,
+            create=not read_only,
+            readahead=False,
+        )
+        log = NodeLog(path, file_bytes=file_bytes, writable=not read_only)
+        store = cls(path, env=env, log=log, lock=lock)
+        try:
+            store._check_version()
+            store._resume()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Release files and locks. What was applied since the last checkpoint is only in the block log."""
+        self._log.close()
+        self._env.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- opening ------------------------------------------------------------------------------------------
+
+    def _check_version(self) -> None:
+        with self._reading() as txn:
+            raw = txn.get(_VERSION_KEY, db=self._main)
+        found = STORE_VERSION if raw is None else _NUMBER.unpack(raw)[0]
+        if found > STORE_VERSION:
+            raise StoreTooNew(f"the store has version {found}, this program knows {STORE_VERSION}")
+        if self._lock is None:
+            if found < STORE_VERSION:
+                raise StoreTooOld(f"the store has version {found}: open it once for writing")
+            return
+        missing = [version for version in range(found, STORE_VERSION) if version not in MIGRATIONS]
+        if missing:
+            raise StoreTooOld(f"no migration from store version {missing[0]}")
+        if raw is None or found < STORE_VERSION:
+            self._commit(lambda txn: self._migrate(txn, found))
+
+    def _migrate(self, txn: lmdb.Transaction, found: int) -> None:
+        for version in range(found, STORE_VERSION):
+            MIGRATIONS[version](txn, self._path)
+        txn.put(_VERSION_KEY, _NUMBER.pack(STORE_VERSION), db=self._main)
+
+    def _resume(self) -> None:
+        with self._reading() as txn:
+            raw = txn.get(_HEAD_KEY, db=self._main)
+            sizes = [(_NUMBER.unpack(number)[0], *_SIZES.unpack(row)) for number, row in txn.cursor(db=self._files)]
+        if raw is not None:
+            try:
+                self._head = decode_strict(_head_decoder, raw)
+            except Malformed:
+                raise StoreDamaged("the last checkpoint cannot be read") from None
+        self._log.adopt(sizes)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @property
+    def height(self) -> int:
+        """The height of the last checkpoint; 0 before the first."""
+        return self._head.height
+
+    @property
+    def epoch(self) -> int:
+        """How many checkpoints were written."""
+        return self._head.epoch
+
+    def snapshot(self) -> Snapshot:
+        """The state as of the last checkpoint."""
+        return Snapshot(self, Root(self._head.top, self._head.root))
+
+    def meta(self) -> dict[str, bytes]:
+        """What the last checkpoint was told to remember."""
+        with self._reading() as txn:
+            cursor = txn.cursor(db=self._main)
+            return {key[len(_META) :].decode(): value for key, value in _under(cursor, _META)}
+
+    def load_recent(self, reference: int) -> bytes:
+        """The stored bytes of a node; branches are kept at hand."""
+        stored = self._nodes.get(reference, None)
+        if stored is None:
+            stored = self.load(reference)
+            if stored[0] != LEAF:
+                self._nodes.put(reference, stored)
+        return stored
+
+    def side_get(self, table: str, key: bytes) -> bytes | None:
+        """An entry of a side table as of the last checkpoint."""
+        db = self._side_table(table, create=False)
+        if db is None:
+            return None
+        with self._reading() as txn:
+            return txn.get(key, db=db)
+
+    def side_scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries of a side table whose key starts with ``prefix``, ascending.
+
+        Rows are fetched a thousand at a time and no transaction stays open between, so a checkpoint may pass
+        while the caller iterates.
+        """
+        db = self._side_table(table, create=False)
+        start = prefix
+        while db is not None:
+            with self._reading() as txn:
+                page = list(_under(txn.cursor(db=db), prefix, start, SIDE_PAGE_ROWS))
+            yield from page
+            if len(page) < SIDE_PAGE_ROWS:
+                return
+            start = page[-1][0] + b"\x00"
+
+    def _side_table(self, table: str, *, create: bool) -> "lmdb._Database | None":
+        db = self._side.get(table)
+        if db is None:
+            name = b"side/" + table.encode()
+            try:
+                db = self._growing(lambda: self._env.open_db(name, create=create))
+            except (lmdb.NotFoundError, lmdb.ReadonlyError):
+                return None
+            self._side[table] = db
+        return db
+
+    def _reading(self) -> lmdb.Transaction:
+        try:
+            return self._env.begin()
+        except lmdb.MapResizedError:
+            # Another process enlarged the map; zero adopts the size it has now.
+            self._env.set_mapsize(0)
+            return self._env.begin()
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def checkpoint(
+        self, *, height: int, snapshot: Snapshot, meta: Mapping[str, bytes] | None = None, side: Iterable[Side] = ()
+    ) -> Snapshot:
+        """Make ``snapshot`` durable as the state at ``height``, together with ``meta`` and ``side``.
+
+        Returns the snapshot to go on from; the one given, and those before it, stay readable until the next
+        checkpoint but must not be built on. ``ValueError`` if ``snapshot`` does not build on the last checkpoint.
+        When the disk fails the store is closed and the error raised: reopened, it is at the last checkpoint.
+        """
+        if snapshot.epoch != self.epoch:
+            raise ValueError("the snapshot does not build on the last checkpoint")
+        try:
+            return self._checkpoint(height, snapshot, meta or {}, side)
+        except BaseException:
+            self.close()
+            raise
+
+    def _checkpoint(self, height: int, snapshot: Snapshot, meta: Mapping[str, bytes], side: Iterable[Side]) -> Snapshot:
+        root = snapshot.root
+        dead = _by_file(root.dead)
+        root, emptied = self._emptied(root, dead)
+        top = None if root.node is None else self._store(root.node)
+        for number in emptied:
+            self._log.forget(number)
+            dead.pop(number, None)
+        for number, references in dead.items():
+            self._log.files[number].dead_bytes += sum(map(size_of, references))
+        changed = {*self._log.flush(), *dead}
+        head = _Head(height=height, root=root.hash, top=top, epoch=self.epoch + 1)
+        rows = sorted(side, key=lambda row: row[:2])
+        tables = {table: self._side_table(table, create=True) for table in {row[0] for row in rows}}
+
+        def write(txn: lmdb.Transaction) -> None:
+            self._write_files(txn, changed, dead, emptied)
+            for name, value in meta.items():
+                txn.put(_META + name.encode(), value, db=self._main)
+            for table, key, side_value in rows:
+                if side_value is None:
+                    txn.delete(key, db=tables[table])
+                else:
+                    txn.put(key, side_value, db=tables[table])
+            txn.put(_HEAD_KEY, encode(head), db=self._main)
+
+        self._commit(write)
+        self._head = head
+        for number in self._forgotten:
+            self._log.drop(number)
+        self._forgotten = emptied
+        return snapshot.on(Root(top, root.hash))
+
+    def _write_files(
+        self, txn: lmdb.Transaction, changed: Iterable[int], dead: Mapping[int, list[int]], emptied: Iterable[int]
+    ) -> None:
+        for number in sorted(changed):
+            file = self._log.files[number]
+            txn.put(_NUMBER.pack(number), _SIZES.pack(file.size_bytes, file.dead_bytes), db=self._files)
+        for number, references in sorted(dead.items()):
+            row = b"".join(reference.to_bytes(8, "big") for reference in references)
+            txn.put(_DEAD_KEY.pack(number, self.epoch), row, db=self._dead)
+        for number in emptied:
+            key = _NUMBER.pack(number)
+            txn.delete(key, db=self._files)
+            for dead_key in [key for key, _ in _under(txn.cursor(db=self._dead), key)]:
+                txn.delete(dead_key, db=self._dead)
+
+    def _store(self, node: Node) -> int:
+        """Append what is new at and below ``node``, children first; returns the reference of ``node``."""
+        if isinstance(node, int):
+            return node
+        add = self._log.add
+        if isinstance(node, bytes):
+            return add(LEAVES, node)
+        references = [
+            kid if isinstance(kid, int) else add(LEAVES, kid) if isinstance(kid, bytes) else self._store(kid)
+            for kid in node[3]
+        ]
+        return add(BRANCHES, branch_bytes(node[2], references))
+
+    def _commit(self, write: Callable[[lmdb.Transaction], None]) -> None:
+        def attempt() -> None:
+            with self._env.begin(write=True) as txn:
+                write(txn)
+
+        self._growing(attempt)
+
+    def _growing(self, attempt: Callable[[], T]) -> T:
+        """Repeat ``attempt`` with twice the map whenever LMDB's map is full."""
+        while True:
+            try:
+                return attempt()
+            except lmdb.MapFullError:
+                self._env.set_mapsize(2 * self._env.info()["map_size"])
+
+    # --- emptying old files -------------------------------------------------------------------------------
+
+    def _emptied(self, root: Root, dead: dict[int, list[int]]) -> tuple[Root, list[int]]:
+        """Move what is in use out of the files that hold least of it; returns the root and the emptied files.
+
+        ``dead`` gains what the move replaced. Hashes do not change.
+        """
+        numbers = [number for stream in STREAMS for number in self._sparse(stream, dead)]
+        if not numbers:
+            return root, []
+        live: set[int] = set()
+        keys: set[bytes] = set()
+        for number in numbers:
+            for reference, stored in self._log.live(number, self._dead_in(number) | set(dead.get(number, ()))):
+                live.add(reference)
+                keys.add(trie.some_key(self.load, stored))
+        chosen = frozenset(numbers)
+        moved = trie.relocate(self.load, root, sorted(keys), lambda reference: file_of(reference) in chosen)
+        fresh = [reference for batch in moved.dead[len(root.dead) :] for reference in batch]
+        if {reference for reference in fresh if file_of(reference) in chosen} != live:
+            raise StoreDamaged("nodes said to be in use are not part of the tree")
+        for number, references in _by_file([fresh]).items():
+            dead.setdefault(number, []).extend(references)
+        return moved, numbers
+
+    def _sparse(self, stream: int, dead: Mapping[int, list[int]]) -> list[int]:
+        """The files to empty now: those with the smallest share in use, while the stream has too much unused."""
+        files = self._log.files
+        unused = {
+            number: file.dead_bytes + sum(map(size_of, dead.get(number, ())))
+            for number, file in files.items()
+            if number & 1 == stream
+        }
+        total = sum(files[number].size_bytes for number in unused)
+        waste = sum(unused.values())
+        room = MOVED_BYTES_PER_CHECKPOINT
+        chosen: list[int] = []
+        for number in sorted(
+            self._log.closed_files(stream), key=lambda one: (-unused[one] / files[one].size_bytes, one)
+        ):
+            room -= files[number].size_bytes - unused[number]
+            if waste <= DEAD_SHARE[stream] * total or (chosen and room < 0):
+                break
+            chosen.append(number)
+            total -= files[number].size_bytes
+            waste -= unused[number]
+        return chosen
+
+    def _dead_in(self, number: int) -> set[int]:
+        with self._reading() as txn:
+            rows = [row for _, row in _under(txn.cursor(db=self._dead), _NUMBER.pack(number))]
+        joined = b"".join(rows)
+        return {int.from_bytes(joined[at : at + 8], "big") for at in range(0, len(joined), 8)}
+
+
+def _by_file(batches: Iterable[list[int]]) -> dict[int, list[int]]:
+    grouped: dict[int, list[int]] = {}
+    for batch in batches:
+        for reference in batch:
+            grouped.setdefault(file_of(reference), []).append(reference)
+    return grouped
+
+
+def _under(
+    cursor: lmdb.Cursor, prefix: bytes, start: bytes | None = None, limit: int | None = None
+) -> Iterator[tuple[bytes, bytes]]:
+    """Entries of an LMDB table whose key starts with ``prefix``, from ``start`` on."""
+    found = cursor.set_range(start or prefix)
+    while found and limit != 0:
+        key, value = cursor.item()
+        if not key.startswith(prefix):
+            return
+        yield key, value
+        limit = None if limit is None else limit - 1
+        found = cursor.next()
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise StoreLocked(f"{path.parent} is in use by another process") from None
+    return handle

@@ -1,0 +1,37 @@
+"""What every test shares: Hypothesis profiles, the number of simulated runs, and no silent skips in CI."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Under CI the same examples run every time: a red build is repeatable, and a slow machine is no failure.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--simulations",
+        type=int,
+        default=int(os.environ.get("CARECHAIN_SIMULATIONS", "0")),
+        help="seeds that each simulation runs (0: the few that every run affords); also CARECHAIN_SIMULATIONS",
+    )
+
+
+@pytest.fixture(scope="session")
+def simulations(request: pytest.FixtureRequest) -> int:
+    """How many seeds a simulation should run; 0 leaves the choice to the test."""
+    return int(request.config.getoption("--simulations"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Turn the skip of a test that needs an external engine into a failure where CI promises that engine."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and item.get_closest_marker("engine"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI, where the engine must be present: {report.longrepr}"
+    return report
