@@ -1,12 +1,12 @@
 """Genesis: what a network starts from. Every node must be given the same file; its hash begins the chain."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from carechain.chain.routing import CONTRACT_TABLES, Contracts
 from carechain.chain.replay import REPLAY
+from carechain.chain.routing import CONTRACT_TABLES, Contracts
 from carechain.contracts import governance, membership
 from carechain.contracts.consent import views
 from carechain.contracts.consent.schema import TreatmentPolicy
@@ -41,7 +41,7 @@ class ChainRow(Row, frozen=True):
 
 
 CHAIN: Final = TableSpec(name="chain.identity", prefix=0x01, key=(1,), row=ChainRow, note="the chain this state is of")
-TABLES: Final = (CHAIN, REPLAY, *CONTRACT_TABLES)
+TABLES: Final[tuple[TableSpec[Any], ...]] = (CHAIN, REPLAY, *CONTRACT_TABLES)
 
 
 class BadGenesis(Exception):  # noqa: N818 - describes the file

@@ -1,4 +1,4 @@
-"""Block headers: chained by hash, signed by the producer, committing to transactions, receipts and state (LED-1, LED-3)."""
+"""Block headers: chained by hash, signed by the producer, committing to all of a block (LED-1, LED-3)."""
 
 from typing import Annotated, Final
 

@@ -104,10 +104,10 @@ class GrantPage(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GranteePage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of what a grantee holds, from after the given pseudonym and grant."""
+    """A page of what a grantee holds, from after the given pseudonym."""
 
     grantee: PartyId
-    after: tuple[PartyId, PartyId] | None = None
+    after: PartyId | None = None
 
 
 class OfRecord(Struct, frozen=True, forbid_unknown_fields=True):
@@ -319,7 +319,7 @@ def _staff(view: View, _asker: Asker, args: OfOrganisation) -> Answer:
 
 def _patients(view: View, _asker: Asker, args: OfOrganisation) -> Answer:
     found = relationships.patients_of(view.contracts.relationships, args.organisation)
-    return Answer(rows=tuple(PatientLine(one, row.pseudonym, row.bound_s, row.left_s) for one, row in found))
+    return Answer(rows=tuple(PatientLine(one, row.pseudonym, row.bound_s, left_s) for one, row, left_s in found))
 
 
 def _summary(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
@@ -336,9 +336,13 @@ def _grants(view: View, _asker: Asker, args: GrantPage) -> Answer:
 
 
 def _granted_to(view: View, _asker: Asker, args: GranteePage) -> Answer:
-    rows = views.granted_to(view.contracts.consent, args.grantee, view.time_s, args.after)
-    after = (rows[-1].pseudonym, rows[-1].grant_id) if len(rows) == QUERY_PAGE_ROWS else None
-    return Answer(rows=tuple(rows), after=after)
+    page = views.granted_to(view.contracts.consent, args.grantee, view.time_s, args.after)
+    after = (page[-1][0],) if len(page) == QUERY_PAGE_ROWS else None
+    return Answer(
+        rows=tuple(one for _, grants in page for one in grants),
+        after=after,
+        keys=tuple(consent.HELD.key_of(args.grantee, pseudonym) for pseudonym, _ in page),
+    )
 
 
 def _inbox(view: View, _asker: Asker, args: OfPseudonym) -> Answer:

@@ -88,7 +88,7 @@ CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
     relationships.RELATIONS,
     relationships.SUMMARIES,
     consent.GRANTS,
-    consent.BY_GRANTEE,
+    consent.HELD,
     consent.REQUESTS,
     consent.RULES,
     consent.REPRESENTATIVES,
@@ -117,8 +117,8 @@ if TYPE_CHECKING:
     AnyMessage = Message
     AnyEvent = Event
 else:
-    AnyMessage = Union[MESSAGES]
-    AnyEvent = Union[EVENTS]
+    AnyMessage = Union[MESSAGES]  # noqa: UP007 - the members are data here
+    AnyEvent = Union[EVENTS]  # noqa: UP007 - as above
 
 
 class Route(Struct, frozen=True):

@@ -18,7 +18,7 @@ from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature
 from carechain.core.limits import TX_LIFETIME_S
 from carechain.core.party import Party
-from carechain.core.rejection import Rejected, require
+from carechain.core.rejection import Rejected, present, require
 from carechain.state.overlay import Overlay
 
 
@@ -90,16 +90,7 @@ def admit(ledger: Ledger, tx: Tx, time_s: int) -> Party:
 
     The engine's queue, a validator's mempool and block execution all call this one function.
     """
-    body = tx.body
-    require(body.chain_id == ledger.chain_id, AdmissionCode.WRONG_CHAIN)
-    require(pseudonyms_in(body) <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
-    require(body.valid_until_s > time_s, AdmissionCode.EXPIRED)
-    require(body.valid_until_s <= time_s + TX_LIFETIME_S, AdmissionCode.VALID_TOO_LONG)
-    require(tx.id not in ledger.replay, AdmissionCode.REPLAYED)
-    require(not ledger.replay.is_full, AdmissionCode.REPLAY_WINDOW_FULL)
-    party = ledger.contracts.membership.party(body.sender)
-    if party is None:
-        raise Rejected(AdmissionCode.UNKNOWN_SIGNER)
+    party = admit_form(ledger, tx, time_s)
     try:
         ledger.signatures.check(
             suite=party.suite,
@@ -110,6 +101,18 @@ def admit(ledger: Ledger, tx: Tx, time_s: int) -> Party:
     except BadSignature:
         raise Rejected(AdmissionCode.BAD_SIGNATURE) from None
     return party
+
+
+def admit_form(ledger: Ledger, tx: Tx, time_s: int) -> Party:
+    """Everything but the signature, which a caller with a verifier process has checked elsewhere."""
+    body = tx.body
+    require(body.chain_id == ledger.chain_id, AdmissionCode.WRONG_CHAIN)
+    require(pseudonyms_in(body) <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
+    require(body.valid_until_s > time_s, AdmissionCode.EXPIRED)
+    require(body.valid_until_s <= time_s + TX_LIFETIME_S, AdmissionCode.VALID_TOO_LONG)
+    require(tx.id not in ledger.replay, AdmissionCode.REPLAYED)
+    require(not ledger.replay.is_full, AdmissionCode.REPLAY_WINDOW_FULL)
+    return present(ledger.contracts.membership.party(body.sender), AdmissionCode.UNKNOWN_SIGNER)
 
 
 def execute(contracts: Contracts, ctx: Ctx, tx: Tx) -> None:

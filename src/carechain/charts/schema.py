@@ -57,7 +57,9 @@ class Bytes(LargeBinary):
 
 
 def _as_bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    return b"" if value is None else str(value).encode(errors="replace")
 
 
 store_info = Table(

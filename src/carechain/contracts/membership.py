@@ -258,17 +258,19 @@ _OWN_QUERIES: Final = (
     "records.history",
     "records.timeline",
 )
-_CLINICIAN_MESSAGES: Final = (
-    "access.report",
+_REQUESTER: Final = (
     "access.request",
     "access.revoke_ticket",
     "consent.ask",
+    "consent.renounce",
+    "consent.withdraw",
+)
+_CLINICIAN_MESSAGES: Final = (
+    *_REQUESTER,
     "consent.extend",
     "consent.grant",
     "consent.narrow",
-    "consent.renounce",
     "consent.revoke",
-    "consent.withdraw",
     "records.anchor",
 )
 _STAFF_QUERIES: Final = (
@@ -302,27 +304,27 @@ ROLES: Final[dict[Role, Rights]] = {
     Role.DOCTOR: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL, _GOVERNMENT)),
     Role.NURSE: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL,)),
     Role.LAB_TECHNICIAN: Rights(
-        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw", "records.anchor"),
+        messages=(*_REQUESTER, "records.anchor"),
         queries=_STAFF_QUERIES,
         kinds=(_HOSPITAL,),
     ),
     Role.INSURANCE_AUDITOR: Rights(
-        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        messages=_REQUESTER,
         queries=_STAFF_QUERIES,
         kinds=(_INSURER,),
     ),
     Role.REGULATOR: Rights(
-        messages=("access.request",),
+        messages=("access.request", "access.revoke_ticket"),
         queries=(*_STAFF_QUERIES, "access.log", "access.log_head", "governance.agreements", "governance.proposals"),
         kinds=(_GOVERNMENT,),
     ),
     Role.RESEARCHER: Rights(
-        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        messages=_REQUESTER,
         queries=_STAFF_QUERIES,
         kinds=(_GOVERNMENT, _HOSPITAL),
     ),
     Role.EMERGENCY_RESPONDER: Rights(
-        messages=("access.request", "consent.ask", "consent.renounce", "consent.withdraw"),
+        messages=_REQUESTER,
         queries=_STAFF_QUERIES,
         kinds=(_GOVERNMENT, _HOSPITAL),
     ),

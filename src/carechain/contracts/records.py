@@ -111,7 +111,7 @@ class Membership(Protocol):
 class Relationships(Protocol):
     """What this contract needs from relationships."""
 
-    def is_open(self, organisation: bytes, pseudonym: bytes) -> bool:
+    def is_open(self, pseudonym: bytes) -> bool:
         """Whether the patient still wants records added."""
 
 
@@ -160,7 +160,7 @@ def anchor(
     require(patient.kind is PartyKind.PSEUDONYM, RecordsCode.PSEUDONYM_UNKNOWN)
     own = ctx.sender == msg.pseudonym
     require(own or ctx.party.organisation == patient.organisation, RecordsCode.NOT_THE_CUSTODIAN)
-    require(relationships.is_open(patient.organisation, msg.pseudonym), RecordsCode.RELATION_CLOSED)
+    require(relationships.is_open(msg.pseudonym), RecordsCode.RELATION_CLOSED)
     allowed = consent.may_write(
         pseudonym=msg.pseudonym,
         author=ctx.sender,

@@ -96,17 +96,17 @@ class Left(Event, frozen=True, tag="relationships.left"):
 
 
 class BindingRow(Row, frozen=True):
-    """An existing id at an organisation. ``left_s`` is 0 while the relationship is open."""
+    """An existing id at an organisation."""
 
     pseudonym: PartyId
     bound_s: U63
-    left_s: U63 = 0
 
 
 class RelationRow(Row, frozen=True):
-    """From the pseudonym back to its binding."""
+    """From the pseudonym back to its binding. ``left_s`` is 0 while the relationship is open."""
 
     id_hash: Hash
+    left_s: U63 = 0
 
 
 class SummaryRow(Row, frozen=True):
@@ -137,11 +137,10 @@ class RelationshipsTables:
         self.relations = RELATIONS.bind(state)
         self.summaries = SUMMARIES.bind(state)
 
-    def is_open(self, organisation: bytes, pseudonym: bytes) -> bool:
+    def is_open(self, pseudonym: bytes) -> bool:
         """Whether the patient still wants records added to this relationship."""
         relation = self.relations.get(pseudonym)
-        binding = self.bindings.get(organisation, relation.id_hash) if relation else None
-        return binding is not None and not binding.left_s
+        return relation is not None and not relation.left_s
 
 
 class Membership(Protocol):
@@ -188,8 +187,9 @@ def bind(ctx: Ctx, tables: RelationshipsTables, membership: Membership, msg: Bin
     pseudonym = party_id(msg.suite, msg.public_key)
     binding = tables.bindings.get(organisation, msg.id_hash)
     if binding is not None:
-        require(binding.pseudonym == pseudonym and binding.left_s, RelationshipsCode.ID_ALREADY_BOUND)
-        tables.bindings.put(organisation, msg.id_hash, row=replace(binding, left_s=0))
+        same_patient = binding.pseudonym == pseudonym and not tables.is_open(pseudonym)
+        require(same_patient, RelationshipsCode.ID_ALREADY_BOUND)
+        tables.relations.put(pseudonym, row=RelationRow(id_hash=msg.id_hash))
     else:
         require(membership.party(pseudonym) is None, RelationshipsCode.PSEUDONYM_EXISTS)
         tables.bindings.put(organisation, msg.id_hash, row=BindingRow(pseudonym=pseudonym, bound_s=ctx.time_s))
@@ -221,9 +221,8 @@ def leave(ctx: Ctx, tables: RelationshipsTables, msg: Leave) -> None:
     """Close a relationship; consents, records and the log stay readable to the patient."""
     require(ctx.sender == msg.pseudonym, RelationshipsCode.SENDER_NOT_PATIENT)
     relation = present(tables.relations.get(msg.pseudonym), RelationshipsCode.RELATION_UNKNOWN)
-    binding = present(tables.bindings.get(ctx.party.organisation, relation.id_hash), RelationshipsCode.RELATION_UNKNOWN)
-    require(not binding.left_s, RelationshipsCode.RELATION_CLOSED)
-    tables.bindings.put(ctx.party.organisation, relation.id_hash, row=replace(binding, left_s=ctx.time_s))
+    require(not relation.left_s, RelationshipsCode.RELATION_CLOSED)
+    tables.relations.put(msg.pseudonym, row=replace(relation, left_s=ctx.time_s))
     ctx.emit(Left(pseudonym=msg.pseudonym))
 
 
@@ -246,10 +245,11 @@ def check_state(tables: RelationshipsTables, membership: Membership) -> list[str
 # --- queries --------------------------------------------------------------------------------------------
 
 
-def patients_of(tables: RelationshipsTables, organisation: bytes) -> Iterator[tuple[bytes, BindingRow]]:
-    """Every pseudonym bound at the organisation, in order of id hash."""
+def patients_of(tables: RelationshipsTables, organisation: bytes) -> Iterator[tuple[bytes, BindingRow, int]]:
+    """Every pseudonym bound at the organisation in order of id hash, and when it left (0: it has not)."""
     for (_, id_hash), binding in tables.bindings.scan(organisation):
-        yield id_hash, binding
+        relation = tables.relations.get(binding.pseudonym)
+        yield id_hash, binding, relation.left_s if relation else 0
 
 
 def summary_of(tables: RelationshipsTables, pseudonym: bytes) -> SummaryRow | None:

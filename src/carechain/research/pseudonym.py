@@ -26,20 +26,30 @@ Json = dict[str, Any]
 SECRET_SIZE: Final = 32
 HIGHEST_AGE: Final = 89
 SHIFT_SPAN_DAYS: Final = 365
-CODE_CHARS: Final = 48
 
-PUBLIC_SYSTEMS: Final = (
-    "http://hl7.org/fhir/",
-    "http://loinc.org",
-    "http://snomed.info/sct",
-    "http://terminology.hl7.org/",
-    "http://unitsofmeasure.org",
-    "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "http://www.whocc.no/atc",
-)
-"""Codes of published terminologies only: a local code can be a person's number."""
+HL7_TABLES: Final = """
+    adjudication allergyintolerance-clinical allergyintolerance-verification claim-type condition-category
+    condition-clinical condition-ver-status diagnosis-role encounter-type observation-category processpriority v2-0074
+    v3-ActCode v3-ObservationInterpretation
+"""
 
-_CODE: Final = re.compile(rf"[A-Za-z0-9%{{\[/][A-Za-z0-9.\-+*/%_{{}}\[\]]{{0,{CODE_CHARS}}}", re.ASCII)
+_HL7_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}", re.ASCII)
+_DIGITS: Final = re.compile(r"\d{2,18}", re.ASCII)
+_ICD: Final = re.compile(r"[A-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?", re.ASCII)
+_UNIT: Final = re.compile(r"[A-Za-z0-9%{\[/][A-Za-z0-9.+*/%_{}\[\]-]{0,31}", re.ASCII)
+
+PUBLIC_SYSTEMS: Final[dict[str, re.Pattern[str]]] = {
+    "http://snomed.info/sct": _DIGITS,
+    "http://loinc.org": re.compile(r"\d{1,7}-\d", re.ASCII),
+    "http://www.nlm.nih.gov/research/umls/rxnorm": _DIGITS,
+    "http://hl7.org/fhir/sid/cvx": re.compile(r"\d{1,3}", re.ASCII),
+    "http://hl7.org/fhir/sid/icd-10": _ICD,
+    "http://hl7.org/fhir/sid/icd-10-cm": _ICD,
+    "http://www.whocc.no/atc": re.compile(r"[A-Z](?:\d\d(?:[A-Z](?:[A-Z](?:\d\d)?)?)?)?", re.ASCII),
+    **{f"http://terminology.hl7.org/CodeSystem/{name}": _HL7_CODE for name in HL7_TABLES.split()},
+}
+"""Published terminologies and what their codes look like; a local code can be a person's number, so it goes."""
+
 _STATUS: Final = re.compile(r"[a-z][a-z-]{0,31}", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
 _FULL_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d(?:T.*)?", re.ASCII)
@@ -163,9 +173,10 @@ def _coding(_: View, value: Any) -> Json | None:  # noqa: ANN401 - received JSON
     if not isinstance(value, dict):
         return None
     system, code = value.get("system"), value.get("code")
-    public = isinstance(system, str) and system.startswith(PUBLIC_SYSTEMS) and "?" not in system
-    sound = isinstance(code, str) and _CODE.fullmatch(code) is not None
-    return {"system": system, "code": code} if public and sound else None
+    pattern = PUBLIC_SYSTEMS.get(system) if isinstance(system, str) else None
+    if pattern is None or not isinstance(code, str) or not pattern.fullmatch(code):
+        return None
+    return {"system": system, "code": code}
 
 
 def _day(view: View, value: Any) -> str | None:  # noqa: ANN401 - received JSON
@@ -195,6 +206,8 @@ def _patient(view: View, _: Any) -> Json:  # noqa: ANN401 - received JSON
 
 def _provider(view: View, value: Any) -> Json | None:  # noqa: ANN401 - received JSON
     local_id = _local_id(value)
+    if isinstance(value, dict) and str(value.get("reference")).startswith("Patient/"):
+        return _patient(view, value)
     return None if local_id is None else {"reference": f"Practitioner/{view.study.provider(view.custodian, local_id)}"}
 
 
@@ -220,7 +233,7 @@ _status: Final = _matching(_STATUS)
 _concept: Final = _part({"coding": _many(_coding)})
 _concepts: Final = _many(_concept)
 _period: Final = _part({"start": _day, "end": _day})
-_quantity: Final = _part({"value": _number, "code": _matching(_CODE), "comparator": _matching(re.compile("[<>]=?"))})
+_quantity: Final = _part({"value": _number, "code": _matching(_UNIT), "comparator": _matching(re.compile("[<>]=?"))})
 _money: Final = _part({"value": _number, "currency": _matching(_CURRENCY)})
 _value: Final[dict[str, Keep]] = {
     "code": _concept,

@@ -1,9 +1,13 @@
 """Append-only files that hold the stored nodes of the trie.
 
 A reference is a 64-bit number that says file, offset and length, so one positioned read fetches a node and no
-index stands between. Leaves and branches go to separate files because they live differently: a leaf stays
-until its entry changes, a branch is replaced with every change below it. Files only grow at the end and are
-dropped whole, after what is still in use has been moved out of them; nothing is ever overwritten.
+index stands between. Files only grow at the end and are dropped whole, after what is still in use has been moved out of
+them; nothing is ever overwritten.
+
+Nodes are written in three streams because they live differently: a leaf stays until its entry changes, a lower branch
+(one whose children are all leaves) until one of a few entries does, and an upper branch is replaced with every change
+below it. Kept apart, files of upper branches are all but unused when their turn to be emptied comes, and the others
+seldom need it.
 
 Why files and not the B-tree that holds the rest: replaced branches lie scattered, and deleting them from a B-tree
 rewrites about as many pages at every checkpoint as the tree has.
@@ -11,14 +15,16 @@ rewrites about as many pages at every checkpoint as the tree has.
 
 import os
 from collections.abc import Iterable, Iterator
+from os import pread
 from pathlib import Path
 from typing import Final
 
-from carechain.state.node import stored_size
+from carechain.state.node import REFERENCE_SIZE, stored_size
 
-BRANCHES: Final = 0
-LEAVES: Final = 1
-STREAMS: Final = (BRANCHES, LEAVES)
+UPPER: Final = 0
+LOWER: Final = 1
+LEAVES: Final = 2
+_STREAM_NAMES: Final = ("upper", "lower", "leaves")
 DEFAULT_FILE_BYTES: Final = 4 * 1024 * 1024
 
 _LENGTH_BITS: Final = 18
@@ -26,11 +32,14 @@ _OFFSET_BITS: Final = 26
 _LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
 _OFFSET_MASK: Final = (1 << _OFFSET_BITS) - 1
 _FILE_SHIFT: Final = _LENGTH_BITS + _OFFSET_BITS
+# The stream stands in the two highest bits of a reference, so that the first byte of a leaf's is 128 or more.
+_STREAM_SHIFT: Final = 18
+_COUNT_MASK: Final = (1 << _STREAM_SHIFT) - 1
+_LEAF_BYTE: Final = LEAVES << 6
 _LARGEST_FILE_BYTES: Final = 1 << _OFFSET_BITS
 _FILES_PER_STREAM: Final = 64
 """Files grow with the store, so that about this many are open per stream until they reach their largest size."""
 _SUFFIX: Final = ".nodes"
-_WRITE_BYTES: Final = 1024 * 1024
 
 
 class StoreDamaged(Exception):  # noqa: N818 - names the state of the disk
@@ -58,8 +67,64 @@ def size_of(reference: int) -> int:
     return reference & _LENGTH_MASK
 
 
+def stream_of(number: int) -> int:
+    """The stream a file number belongs to."""
+    return number >> _STREAM_SHIFT
+
+
+def all_leaves(references: bytes | bytearray) -> bool:
+    """Whether all references of a branch are to leaves."""
+    return min(references[::REFERENCE_SIZE]) >= _LEAF_BYTE
+
+
+class Stream:
+    """The end of the log where nodes of one kind are appended."""
+
+    __slots__ = ("_log", "_next", "_room", "_waiting", "active", "kind")
+
+    def __init__(self, log: "NodeLog", kind: int) -> None:
+        self._log = log
+        self.kind = kind
+        self.active: int | None = None
+        # The reference of the next node but for its length, and how many bytes the active file still takes.
+        self._next = 0
+        self._room = 0
+        self._waiting: list[bytes] = []
+
+    def add(self, stored: bytes) -> int:
+        """Append a node and return its reference; it can be loaded once the log is flushed."""
+        size = len(stored)
+        if size > self._room:
+            self._begin_file(size)
+        self._room -= size
+        self._waiting.append(stored)
+        reference = self._next | size
+        self._next += size << _LENGTH_BITS
+        return reference
+
+    def resume(self, number: int, size_bytes: int) -> None:
+        """Go on in a file that has ``size_bytes``."""
+        self.active = number
+        self._next = number << _FILE_SHIFT | size_bytes << _LENGTH_BITS
+        self._room = self._log.capacity(self.kind) - size_bytes
+
+    def _begin_file(self, size: int) -> None:
+        if size > _LENGTH_MASK:
+            raise ValueError("a node too large for a reference")
+        self.write()
+        number = (self.kind << _STREAM_SHIFT if self.active is None else self.active) + 1
+        self._log.create(number)
+        self.resume(number, 0)
+
+    def write(self) -> None:
+        """Hand what waits to the operating system."""
+        if self.active is not None and self._waiting:
+            self._log.extend(self.active, b"".join(self._waiting))
+            self._waiting.clear()
+
+
 class NodeLog:
-    """All node files of one store: even file numbers hold branches, odd ones leaves."""
+    """All node files of one store. A file's number says its stream and which of the stream's files it is."""
 
     def __init__(self, folder: Path, *, file_bytes: int, writable: bool) -> None:
         """Start without files. ``file_bytes`` is the size at which a small store begins its next file."""
@@ -67,16 +132,17 @@ class NodeLog:
         self._file_bytes = file_bytes
         self._writable = writable
         self._handles: dict[int, int] = {}
-        self._active: list[int | None] = [None, None]
-        self._waiting: tuple[list[bytes], list[bytes]] = ([], [])
-        self._room = [0, 0]
-        self._touched: set[int] = set()
+        self._grown: set[int] = set()
         self.files: dict[int, NodeFile] = {}
+        self.upper = Stream(self, UPPER)
+        self.lower = Stream(self, LOWER)
+        self.leaves = Stream(self, LEAVES)
+        self.streams = (self.upper, self.lower, self.leaves)
 
     def load(self, reference: int) -> bytes:
         """The stored bytes of a node. Raises :class:`StoreDamaged` when its file is shorter than it was."""
         size = reference & _LENGTH_MASK
-        stored = os.pread(self._handles[reference >> _FILE_SHIFT], size, reference >> _LENGTH_BITS & _OFFSET_MASK)
+        stored = pread(self._handles[reference >> _FILE_SHIFT], size, reference >> _LENGTH_BITS & _OFFSET_MASK)
         if len(stored) != size:
             raise StoreDamaged("a node file ends too early")
         return stored
@@ -88,7 +154,7 @@ class NodeLog:
 
         Files the checkpoint does not name are left over from an interrupted one; a writable log removes them.
         """
-        for number, size, dead in sorted(sizes):
+        for number, size, dead in sizes:
             handle = self._open(number, os.O_RDWR if self._writable else os.O_RDONLY)
             self.files[number] = NodeFile(handle=handle, size_bytes=size, dead_bytes=dead)
             present = os.fstat(handle).st_size
@@ -96,13 +162,14 @@ class NodeLog:
                 raise StoreDamaged("a node file ends too early")
             if present > size and self._writable:
                 os.ftruncate(handle, size)
-            self._active[number & 1] = number
-        for stream in STREAMS:
-            active = self._active[stream]
-            self._room[stream] = 0 if active is None else self._capacity(stream) - self.files[active].size_bytes
+        for stream in self.streams:
+            newest = max((number for number in self.files if stream_of(number) == stream.kind), default=None)
+            if newest is not None:
+                stream.resume(newest, self.files[newest].size_bytes)
         if self._writable:
+            named = {self._path(number) for number in self.files}
             for path in self._folder.glob(f"*{_SUFFIX}"):
-                if int(path.stem) not in self.files:
+                if path not in named:
                     path.unlink()
 
     def _open(self, number: int, flags: int) -> int:
@@ -114,15 +181,17 @@ class NodeLog:
         return handle
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08d}{_SUFFIX}"
+        return self._folder / f"{_STREAM_NAMES[stream_of(number)]}-{number & _COUNT_MASK:06d}{_SUFFIX}"
 
-    def _capacity(self, stream: int) -> int:
-        total = sum(file.size_bytes for number, file in self.files.items() if number & 1 == stream)
+    def capacity(self, kind: int) -> int:
+        """How large the stream's next file may become, in bytes."""
+        total = sum(file.size_bytes for number, file in self.files.items() if stream_of(number) == kind)
         return min(_LARGEST_FILE_BYTES, max(self._file_bytes, total // _FILES_PER_STREAM))
 
-    def closed_files(self, stream: int) -> list[int]:
-        """Numbers of the stream's files that nothing is appended to any more."""
-        return [number for number in self.files if number & 1 == stream and number != self._active[stream]]
+    def create(self, number: int) -> None:
+        """Begin a file."""
+        handle = self._open(number, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self.files[number] = NodeFile(handle=handle, size_bytes=0, dead_bytes=0)
 
     def forget(self, number: int) -> None:
         """Leave a file out of the next checkpoint; it stays readable until :meth:`drop`."""
@@ -142,60 +211,31 @@ class NodeLog:
 
     # --- appending ----------------------------------------------------------------------------------------
 
-    def add(self, stream: int, stored: bytes) -> int:
-        """Append a node and return its reference; it can be loaded after :meth:`flush`."""
-        size = len(stored)
-        if size > _LENGTH_MASK:
-            raise ValueError("a node too large for a reference")
-        if self._room[stream] < size:
-            self._begin_file(stream)
-        self._room[stream] -= size
-        self._waiting[stream].append(stored)
-        number = self._active[stream] or 0
+    def extend(self, number: int, data: bytes) -> None:
+        """Write ``data`` at the end of a file."""
         file = self.files[number]
-        offset = file.size_bytes
-        file.size_bytes = offset + size
-        return number << _FILE_SHIFT | offset << _LENGTH_BITS | size
-
-    def _begin_file(self, stream: int) -> None:
-        self._write(stream)
-        active = self._active[stream]
-        number = (active if active is not None else stream) + 2
-        capacity = self._capacity(stream)
-        handle = self._open(number, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        self.files[number] = NodeFile(handle=handle, size_bytes=0, dead_bytes=0)
-        self._active[stream] = number
-        self._room[stream] = capacity
-
-    def _write(self, stream: int) -> None:
-        """Hand what waits to the operating system, at the end of the stream's active file."""
-        number, waiting = self._active[stream], self._waiting[stream]
-        if number is None or not waiting:
-            return
-        data = memoryview(b"".join(waiting))
-        file = self.files[number]
-        offset = file.size_bytes - len(data)
-        while data:
-            written = os.pwrite(file.handle, data[:_WRITE_BYTES], offset)
-            offset += written
-            data = data[written:]
-        waiting.clear()
-        self._touched.add(number)
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file.handle, view, file.size_bytes)
+            file.size_bytes += written
+            view = view[written:]
+        self._grown.add(number)
 
     def flush(self) -> list[int]:
         """Make everything added durable; returns the numbers of the files that grew."""
-        for stream in STREAMS:
-            self._write(stream)
-        grown = sorted(self._touched)
+        for stream in self.streams:
+            stream.write()
+        grown = sorted(self._grown)
         for number in grown:
             os.fdatasync(self.files[number].handle)
         if grown:
+            # A file begun just now is durable only once its name is.
             folder = os.open(self._folder, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-        self._touched.clear()
+        self._grown.clear()
         return grown
 
     # --- emptying -----------------------------------------------------------------------------------------

@@ -54,12 +54,15 @@ read_branch_head: Final = _BRANCH_HEAD.unpack_from
 """(1, bitmap, skip length) of a stored branch."""
 branch_head: Final = _BRANCH_HEAD.pack
 read_reference: Final = _REFERENCES[1].unpack_from
+write_reference: Final = _REFERENCES[1].pack_into
+NO_REFERENCE: Final = bytes(REFERENCE_SIZE)
+_NONE_NEW: Final[dict[int, "Node"]] = {}
 
-Branch: TypeAlias = tuple[int, int, bytes, tuple["Node", ...]]
-"""A branch in memory: bitmap, skip length, hash preimage, children.
+Branch: TypeAlias = tuple[int, int, bytes, bytes, dict[int, "Node"]]
+"""A branch in memory: bitmap, skip length, hash preimage, stored references, and the new children by symbol.
 
-Tuples all the way down, and not objects: they cannot change under a snapshot, and the garbage collector stops tracking
-a tuple that holds only numbers, bytes and tuples of those, so a million nodes cost it nothing.
+A new child overrides the reference at its place, so changing one child of sixteen touches neither the others nor their
+references. A branch is never changed once it is part of a tree, its dictionary included.
 """
 Node: TypeAlias = int | bytes | Branch
 """A stored node by its reference, a new leaf by its stored bytes, or a new branch."""
@@ -100,7 +103,8 @@ def leaf_hash(key: bytes, value_hash: bytes) -> bytes:
 
 def make_leaf(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     """The stored bytes and the hash of a leaf."""
-    return _LEAF_HEAD.pack(LEAF, len(key), len(value)) + key + value, leaf_hash(key, sha256(value).digest())
+    preimage = _LEAF_PREIMAGE_HEAD.pack(LEAF, len(key)) + key + sha256(value).digest()
+    return _LEAF_HEAD.pack(LEAF, len(key), len(value)) + key + value, sha256(preimage).digest()
 
 
 def leaf_key(stored: bytes) -> bytes:
@@ -117,9 +121,25 @@ def leaf_entry(stored: bytes) -> tuple[bytes, bytes]:
 def read_branch(stored: bytes) -> Branch:
     """A stored branch, taken apart."""
     _, bitmap, skip_size = read_branch_head(stored)
-    count = bitmap.bit_count()
-    end = BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * count
-    return bitmap, skip_size, stored[:end], _REFERENCES[count].unpack_from(stored, end)
+    end = BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * bitmap.bit_count()
+    return bitmap, skip_size, stored[:end], stored[end:], _NONE_NEW
+
+
+def children(branch: Branch) -> list[tuple[int, Node]]:
+    """The children of a branch in order, each with its symbol."""
+    bitmap, _, _, references, fresh = branch
+    symbols = [symbol for symbol in range(SYMBOLS) if bitmap >> symbol & 1]
+    stored = _REFERENCES[len(symbols)].unpack(references)
+    return [(symbol, fresh.get(symbol, reference)) for symbol, reference in zip(symbols, stored, strict=True)]
+
+
+def child(branch: Branch, symbol: int) -> Node:
+    """The child under a symbol that the bitmap has."""
+    bitmap, _, _, references, fresh = branch
+    if symbol in fresh:
+        return fresh[symbol]
+    (reference,) = read_reference(references, REFERENCE_SIZE * (bitmap & ((1 << symbol) - 1)).bit_count())
+    return int(reference)
 
 
 def first_child(stored: bytes) -> int:
@@ -127,11 +147,6 @@ def first_child(stored: bytes) -> int:
     _, bitmap, skip_size = read_branch_head(stored)
     (reference,) = read_reference(stored, BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * bitmap.bit_count())
     return int(reference)
-
-
-def branch_bytes(preimage: bytes, references: list[int]) -> bytes:
-    """The stored bytes of a branch whose children are all stored."""
-    return preimage + _REFERENCES[len(references)].pack(*references)
 
 
 def stored_size(data: bytes, at: int) -> int:

@@ -5,9 +5,10 @@ the block wrote, and the committed snapshot. Only the innermost can be rolled ba
 the world outside itself and what it wrote are kept, because receipts carry a digest of both (LED-9).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from heapq import merge
+from itertools import islice
 from operator import itemgetter
 from typing import Final, Protocol
 
@@ -90,46 +91,48 @@ class Overlay:
         The result is the state at the time of the call: writes made while iterating are not seen. Entries
         are recorded as read when the caller reaches them.
         """
-        changed = self._changed_under(prefix, after)
-        return self._merged(prefix, after, limit, changed)
+        mine = self._writes if self._inside else {}
+        changed = self._changed_under(prefix, after, mine)
+        # The transaction may go on writing while the caller iterates, so what it wrote is told apart now.
+        return islice(self._merged(prefix, after, changed, frozenset(mine) if self._inside else None), limit)
 
     def _outer(self, key: bytes) -> bytes | None:
         block = self._block
         return block[key] if key in block else self._base.get(key)
 
-    def _changed_under(self, prefix: bytes, after: bytes | None) -> dict[bytes, bytes | None]:
+    def _changed_under(
+        self, prefix: bytes, after: bytes | None, mine: Mapping[bytes, bytes | None]
+    ) -> dict[bytes, bytes | None]:
         """The block's and the transaction's entries in the scanned range, in key order."""
         for key in self._pending:
             self._block_keys.add(key)
         self._pending.clear()
-        block, writes = self._block, self._writes if self._inside else {}
+        block = self._block
         changed = {key: block[key] for key in self._block_keys.under(prefix, after)}
-        mine = [key for key in writes if key.startswith(prefix) and (after is None or key > after)]
-        if mine:
-            changed.update((key, writes[key]) for key in mine)
+        written = [key for key in mine if key.startswith(prefix) and (after is None or key > after)]
+        if written:
+            changed.update((key, mine[key]) for key in written)
             changed = dict(sorted(changed.items(), key=_KEY_OF))
         return changed
 
     def _merged(
-        self, prefix: bytes, after: bytes | None, limit: int | None, changed: Mapping[bytes, bytes | None]
+        self,
+        prefix: bytes,
+        after: bytes | None,
+        changed: Mapping[bytes, bytes | None],
+        written: frozenset[bytes] | None,
     ) -> Iterator[tuple[bytes, bytes]]:
-        # The transaction may go on writing while the caller iterates, so its writes are told apart now.
-        inside, written = self._inside, frozenset(self._writes) if self._inside else frozenset()
-        untouched = self._base.scan(prefix, after)
+        """The base's entries and the changed ones; ``written`` is None when reads are not recorded."""
+        below: Iterable[tuple[bytes, bytes | None]] = self._base.scan(prefix, after)
+        reads = self._reads
         if changed:
-            untouched = (entry for entry in untouched if entry[0] not in changed)
-        left = -1 if limit is None else limit
-        if left == 0:
-            return
-        for key, value in merge(untouched, changed.items(), key=_KEY_OF) if changed else untouched:
+            below = merge((entry for entry in below if entry[0] not in changed), changed.items(), key=_KEY_OF)
+        for key, value in below:
             if value is None:
                 continue
-            if inside and key not in written:
-                self._reads.setdefault(key, value)
+            if written is not None and key not in written:
+                reads.setdefault(key, value)
             yield key, value
-            left -= 1
-            if left == 0:
-                return
 
     # --- writing ------------------------------------------------------------------------------------------
 

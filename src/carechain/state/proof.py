@@ -25,6 +25,7 @@ from carechain.state.node import (
     Node,
     Root,
     branch_head,
+    child,
     leaf_entry,
     leaf_hash,
     read_branch,
@@ -98,7 +99,7 @@ def prove(load: Load, root: Root, key: bytes) -> Proof:
         if isinstance(opened, bytes):
             found, value = leaf_entry(opened)
             return Proof(tuple(steps), LeafEnd(found, sha256(value).digest()))
-        bitmap, skip_size, image, kids = opened
+        bitmap, skip_size, image, _, _ = opened
         hashes_at = BRANCH_HEAD_SIZE + skip_size
         skip, hashes = image[BRANCH_HEAD_SIZE:hashes_at], image[hashes_at:]
         depth += skip_size
@@ -108,7 +109,7 @@ def prove(load: Load, root: Root, key: bytes) -> Proof:
         place = (bitmap & ((1 << symbols[depth]) - 1)).bit_count()
         at = HASH_SIZE * place
         steps.append(BranchStep(skip, bitmap, hashes[:at] + hashes[at + HASH_SIZE :]))
-        node = kids[place]
+        node = child(opened, symbols[depth])
         depth += 1
     return Proof(tuple(steps), None)
 

@@ -97,7 +97,7 @@ class Snapshot:
         for key, value in changes:
             recent.put(key, value)
         fresh = Snapshot(self._source, root, recent)
-        fresh._epoch = self._epoch  # noqa: SLF001 - the same class
+        fresh._epoch = self._epoch
         return fresh
 
     def on(self, root: Root) -> "Snapshot":

@@ -13,26 +13,28 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from struct import Struct
-from typing import Final, Self, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
 import lmdb
 import msgspec
+from msgspec import Meta
 
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.ids import U63, Hash
 from carechain.core.message import Row
 from carechain.state import trie
 from carechain.state.log import (
-    BRANCHES,
     DEFAULT_FILE_BYTES,
     LEAVES,
-    STREAMS,
     NodeLog,
     StoreDamaged,
+    Stream,
+    all_leaves,
     file_of,
     size_of,
+    stream_of,
 )
-from carechain.state.node import EMPTY, LEAF, Node, Root, branch_bytes
+from carechain.state.node import EMPTY, LEAF, REFERENCE_SIZE, Branch, Node, Root, write_reference
 from carechain.state.recent import Recent
 from carechain.state.snapshot import Snapshot
 
@@ -53,8 +55,8 @@ SIDE_PAGE_ROWS: Final = 1000
 NODE_CACHE_BYTES: Final = 12 * 1024 * 1024
 MOVED_BYTES_PER_CHECKPOINT: Final = 1024 * 1024
 """Per stream: about how much a checkpoint copies out of old files in order to drop them."""
-DEAD_SHARE: Final = (0.6, 0.4)
-"""Per stream: the share of unused bytes above which old files are emptied."""
+DEAD_SHARE: Final = {False: (0.75, 0.6, 0.5), True: (0.6, 0.5, 0.4)}
+"""By stream, busy or idle: the share of unused bytes above which old files are emptied."""
 
 _VERSION_KEY: Final = b"version"
 _HEAD_KEY: Final = b"head"
@@ -76,12 +78,16 @@ class StoreLocked(Exception):  # noqa: N818 - names what is wrong with the store
     """Another process has the store open for writing."""
 
 
-class _Head(Row):
+U64 = Annotated[int, Meta(ge=0)]
+"""msgpack has no number above 64 bits, so only the sign needs a bound."""
+
+
+class _Head(Row, frozen=True):
     """What a checkpoint stands for. ``top`` refers to the root node; it is None when the tree is empty."""
 
     height: U63
     root: Hash
-    top: U63 | None
+    top: U64 | None
     epoch: U63
 
 
@@ -162,7 +168,7 @@ class NodeStore:
 
     def _check_version(self) -> None:
         with self._reading() as txn:
-            raw = txn.get(_VERSION_KEY, db=self._main)
+            raw = _get(txn, _VERSION_KEY, self._main)
         found = STORE_VERSION if raw is None else _NUMBER.unpack(raw)[0]
         if found > STORE_VERSION:
             raise StoreTooNew(f"the store has version {found}, this program knows {STORE_VERSION}")
@@ -183,7 +189,7 @@ class NodeStore:
 
     def _resume(self) -> None:
         with self._reading() as txn:
-            raw = txn.get(_HEAD_KEY, db=self._main)
+            raw = _get(txn, _HEAD_KEY, self._main)
             sizes = [(_NUMBER.unpack(number)[0], *_SIZES.unpack(row)) for number, row in txn.cursor(db=self._files)]
         if raw is not None:
             try:
@@ -229,7 +235,7 @@ class NodeStore:
         if db is None:
             return None
         with self._reading() as txn:
-            return txn.get(key, db=db)
+            return _get(txn, key, db)
 
     def side_scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries of a side table whose key starts with ``prefix``, ascending.
@@ -260,18 +266,26 @@ class NodeStore:
 
     def _reading(self) -> lmdb.Transaction:
         try:
-            return self._env.begin()
+            return self._env.begin(buffers=False)
         except lmdb.MapResizedError:
             # Another process enlarged the map; zero adopts the size it has now.
             self._env.set_mapsize(0)
-            return self._env.begin()
+            return self._env.begin(buffers=False)
 
     # --- writing ------------------------------------------------------------------------------------------
 
     def checkpoint(
-        self, *, height: int, snapshot: Snapshot, meta: Mapping[str, bytes] | None = None, side: Iterable[Side] = ()
+        self,
+        *,
+        height: int,
+        snapshot: Snapshot,
+        meta: Mapping[str, bytes] | None = None,
+        side: Iterable[Side] = (),
+        idle: bool = False,
     ) -> Snapshot:
         """Make ``snapshot`` durable as the state at ``height``, together with ``meta`` and ``side``.
+
+        ``idle`` says that nothing is pressing, so that more old files may be emptied.
 
         Returns the snapshot to go on from; the one given, and those before it, stay readable until the next
         checkpoint but must not be built on. ``ValueError`` if ``snapshot`` does not build on the last checkpoint.
@@ -280,15 +294,17 @@ class NodeStore:
         if snapshot.epoch != self.epoch:
             raise ValueError("the snapshot does not build on the last checkpoint")
         try:
-            return self._checkpoint(height, snapshot, meta or {}, side)
+            return self._checkpoint(height, snapshot, meta or {}, side, idle=idle)
         except BaseException:
             self.close()
             raise
 
-    def _checkpoint(self, height: int, snapshot: Snapshot, meta: Mapping[str, bytes], side: Iterable[Side]) -> Snapshot:
+    def _checkpoint(
+        self, height: int, snapshot: Snapshot, meta: Mapping[str, bytes], side: Iterable[Side], *, idle: bool
+    ) -> Snapshot:
         root = snapshot.root
         dead = _by_file(root.dead)
-        root, emptied = self._emptied(root, dead)
+        root, emptied = self._emptied(root, dead, idle=idle)
         top = None if root.node is None else self._store(root.node)
         for number in emptied:
             self._log.forget(number)
@@ -335,16 +351,24 @@ class NodeStore:
 
     def _store(self, node: Node) -> int:
         """Append what is new at and below ``node``, children first; returns the reference of ``node``."""
-        if isinstance(node, int):
-            return node
-        add = self._log.add
-        if isinstance(node, bytes):
-            return add(LEAVES, node)
-        references = [
-            kid if isinstance(kid, int) else add(LEAVES, kid) if isinstance(kid, bytes) else self._store(kid)
-            for kid in node[3]
-        ]
-        return add(BRANCHES, branch_bytes(node[2], references))
+        add_leaf, add_upper, add_lower = self._log.leaves.add, self._log.upper.add, self._log.lower.add
+
+        def store(branch: Branch) -> int:
+            bitmap, _, image, references, fresh = branch
+            buffer = bytearray(references)
+            for symbol, kid in fresh.items():
+                if isinstance(kid, tuple):
+                    reference = store(kid)
+                elif isinstance(kid, bytes):
+                    reference = add_leaf(kid)
+                else:
+                    reference = kid
+                write_reference(buffer, REFERENCE_SIZE * (bitmap & ((1 << symbol) - 1)).bit_count(), reference)
+            return (add_lower if all_leaves(buffer) else add_upper)(image + buffer)
+
+        if isinstance(node, tuple):
+            return store(node)
+        return add_leaf(node) if isinstance(node, bytes) else node
 
     def _commit(self, write: Callable[[lmdb.Transaction], None]) -> None:
         def attempt() -> None:
@@ -363,12 +387,14 @@ class NodeStore:
 
     # --- emptying old files -------------------------------------------------------------------------------
 
-    def _emptied(self, root: Root, dead: dict[int, list[int]]) -> tuple[Root, list[int]]:
+    def _emptied(self, root: Root, dead: dict[int, list[int]], *, idle: bool) -> tuple[Root, list[int]]:
         """Move what is in use out of the files that hold least of it; returns the root and the emptied files.
 
         ``dead`` gains what the move replaced. Hashes do not change.
         """
-        numbers = [number for stream in STREAMS for number in self._sparse(stream, dead)]
+        shares = DEAD_SHARE[idle]
+        streams = self._log.streams
+        numbers = [number for stream in streams for number in self._sparse(stream, dead, shares[stream.kind])]
         if not numbers:
             return root, []
         live: set[int] = set()
@@ -378,7 +404,13 @@ class NodeStore:
                 live.add(reference)
                 keys.add(trie.some_key(self.load, stored))
         chosen = frozenset(numbers)
-        moved = trie.relocate(self.load, root, sorted(keys), lambda reference: file_of(reference) in chosen)
+        leaves = any(stream_of(number) == LEAVES for number in numbers)
+
+        def unwanted(reference: int) -> bool | None:
+            number = file_of(reference)
+            return number in chosen or (False if leaves or stream_of(number) != LEAVES else None)
+
+        moved = trie.relocate(self.load, root, sorted(keys), unwanted)
         fresh = [reference for batch in moved.dead[len(root.dead) :] for reference in batch]
         if {reference for reference in fresh if file_of(reference) in chosen} != live:
             raise StoreDamaged("nodes said to be in use are not part of the tree")
@@ -386,23 +418,22 @@ class NodeStore:
             dead.setdefault(number, []).extend(references)
         return moved, numbers
 
-    def _sparse(self, stream: int, dead: Mapping[int, list[int]]) -> list[int]:
+    def _sparse(self, stream: Stream, dead: Mapping[int, list[int]], share: float) -> list[int]:
         """The files to empty now: those with the smallest share in use, while the stream has too much unused."""
         files = self._log.files
         unused = {
             number: file.dead_bytes + sum(map(size_of, dead.get(number, ())))
             for number, file in files.items()
-            if number & 1 == stream
+            if stream_of(number) == stream.kind
         }
         total = sum(files[number].size_bytes for number in unused)
         waste = sum(unused.values())
         room = MOVED_BYTES_PER_CHECKPOINT
         chosen: list[int] = []
-        for number in sorted(
-            self._log.closed_files(stream), key=lambda one: (-unused[one] / files[one].size_bytes, one)
-        ):
+        closed = [number for number in unused if number != stream.active]
+        for number in sorted(closed, key=lambda one: (files[one].size_bytes - unused[one]) / files[one].size_bytes):
             room -= files[number].size_bytes - unused[number]
-            if waste <= DEAD_SHARE[stream] * total or (chosen and room < 0):
+            if waste <= share * total or (chosen and room < 0):
                 break
             chosen.append(number)
             total -= files[number].size_bytes
@@ -424,13 +455,18 @@ def _by_file(batches: Iterable[list[int]]) -> dict[int, list[int]]:
     return grouped
 
 
+def _get(txn: lmdb.Transaction, key: bytes, db: "lmdb._Database") -> bytes | None:
+    value = txn.get(key, db=db)
+    return None if value is None else bytes(value)
+
+
 def _under(
     cursor: lmdb.Cursor, prefix: bytes, start: bytes | None = None, limit: int | None = None
 ) -> Iterator[tuple[bytes, bytes]]:
     """Entries of an LMDB table whose key starts with ``prefix``, from ``start`` on."""
     found = cursor.set_range(start or prefix)
     while found and limit != 0:
-        key, value = cursor.item()
+        key, value = map(bytes, cursor.item())
         if not key.startswith(prefix):
             return
         yield key, value

@@ -16,12 +16,15 @@ from carechain.state.node import (
     EMPTY,
     LEAF,
     LEAF_HEAD_SIZE,
+    NO_REFERENCE,
     REFERENCE_SIZE,
     Branch,
     Load,
     Node,
     Root,
     branch_head,
+    child,
+    children,
     common,
     first_child,
     leaf_entry,
@@ -39,8 +42,8 @@ Grown = tuple[Node, bytes]
 """A node and its hash."""
 _Item = tuple[bytes, Node, bytes]
 """A leaf on its way into a new branch: its spelling, the node, its hash."""
-_Passed = tuple[int, int, int, int, bytes, tuple[Node, ...]]
-"""A branch passed on the way down: bitmap, skip length, where the child's hash is, which child, preimage, children."""
+_Passed = tuple[Branch, int, int]
+"""A branch passed on the way down, the symbol of the child taken, and where that child's hash is."""
 
 
 def apply(load: Load, root: Root, changes: Sequence[Change]) -> Root:
@@ -54,7 +57,7 @@ def apply(load: Load, root: Root, changes: Sequence[Change]) -> Root:
     if not keys[0] or any(one >= other for one, other in pairwise(keys)):
         raise ValueError("changes must be sorted by key, each key once, no key empty")
     update = _Update(load, changes, [spell(key) for key in keys])
-    grown = update.under(root.node, root.hash, 0, 0, len(changes))
+    grown = update.under(root.node, root.hash, 0, 0, 0, len(changes))
     dead = (*root.dead, update.dead) if update.dead else root.dead
     return Root(EMPTY.node, EMPTY.hash, dead) if grown is None else Root(*grown, dead)
 
@@ -73,21 +76,21 @@ def get(load: Load, root: Root, key: bytes) -> bytes | None:
                 node = stored
                 break
             _, bitmap, skip_size = read_branch_head(stored)
-            kids = None
+            at, fresh = BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * bitmap.bit_count(), None
         else:
-            bitmap, skip_size, stored, kids = node
+            bitmap, skip_size, _, stored, fresh = node
+            at = 0
         depth += skip_size
         if depth >= len(symbols):
             return None
-        bit = 1 << symbols[depth]
+        symbol = symbols[depth]
+        bit = 1 << symbol
         if not bitmap & bit:
             return None
-        index = (bitmap & (bit - 1)).bit_count()
-        if kids is None:
-            end = BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * bitmap.bit_count()
-            (node,) = read_reference(stored, end + REFERENCE_SIZE * index)
+        if fresh is not None and symbol in fresh:
+            node = fresh[symbol]
         else:
-            node = kids[index]
+            (node,) = read_reference(stored, at + REFERENCE_SIZE * (bitmap & (bit - 1)).bit_count())
         depth += 1
     # Skip segments were not compared on the way down: the leaf holds the whole key.
     return leaf_value(node, key)
@@ -120,7 +123,7 @@ def scan(load: Load, root: Root, prefix: bytes, after: bytes | None = None) -> I
 
 def _wanted(branch: Branch, depth: int, start: bytes, edge: bytes) -> list[tuple[Node, int, bool]]:
     """The children worth visiting, the lowest last: spelled under ``start`` and not below ``edge``."""
-    bitmap, skip_size, image, kids = branch
+    bitmap, skip_size, image, _, _ = branch
     skip = image[BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + skip_size]
     bound = edge[depth : depth + skip_size]
     if not skip.startswith(start[depth : depth + skip_size]) or skip[: len(bound)] < bound:
@@ -128,18 +131,20 @@ def _wanted(branch: Branch, depth: int, start: bytes, edge: bytes) -> list[tuple
     on_edge = skip == bound
     depth += skip_size
     lowest = edge[depth] if on_edge and depth < len(edge) else -1
-    if depth < len(start):
-        only = 1 << start[depth]
-        wanted = [(start[depth], kids[(bitmap & (only - 1)).bit_count()])] if bitmap & only else []
+    if depth >= len(start):
+        wanted = children(branch)
+    elif bitmap >> start[depth] & 1:
+        wanted = [(start[depth], child(branch, start[depth]))]
     else:
-        wanted = list(zip(_symbols(bitmap), kids, strict=True))
-    return [(kid, depth + 1, symbol == lowest) for symbol, kid in reversed(wanted) if symbol >= lowest]
+        return []
+    return [(node, depth + 1, symbol == lowest) for symbol, node in reversed(wanted) if symbol >= lowest]
 
 
-def relocate(load: Load, root: Root, keys: Sequence[bytes], unwanted: Callable[[int], bool]) -> Root:
+def relocate(load: Load, root: Root, keys: Sequence[bytes], unwanted: Callable[[int], bool | None]) -> Root:
     """The same tree with every unwanted stored node on the paths of ``keys`` turned into a new one.
 
-    ``keys`` are sorted, without repetition, and present. No hash changes: this is how a store empties old files.
+    ``keys`` are sorted, without repetition, and present. ``unwanted`` answers None for a node that is to stay and
+    has nothing below it that must move. No hash changes: this is how a store empties old files.
     """
     if root.node is None or not keys:
         return root
@@ -162,10 +167,6 @@ def _open(load: Load, node: Node) -> bytes | Branch:
     return node
 
 
-def _symbols(bitmap: int) -> list[int]:
-    return [symbol for symbol in range(bitmap.bit_length()) if bitmap >> symbol & 1]
-
-
 class _Update:
     """One batch of sorted changes on its way down the tree."""
 
@@ -177,15 +178,20 @@ class _Update:
         self.spelled = spelled
         self.dead: list[int] = []
 
-    def under(self, node: Node | None, known: bytes, depth: int, low: int, high: int) -> Grown | None:
-        """Apply changes ``low`` to ``high`` to the subtree ``node`` with hash ``known`` at ``depth``."""
+    def under(
+        self, node: Node | None, above: bytes | bytearray, at: int, depth: int, low: int, high: int
+    ) -> Grown | None:
+        """Apply changes ``low`` to ``high`` to the subtree ``node`` at ``depth``.
+
+        Its hash stands in ``above`` at ``at``: cut out only where it is needed, beside a leaf.
+        """
         if node is None:
             return _grow(self.items(low, high), depth)
         if high - low == 1 and self.changes[low][1] is not None:
-            return self.put(node, known, depth, low)
+            return self.put(node, above, at, depth, low)
         opened = _open(self.load, node)
         if isinstance(opened, bytes):
-            return self.beside_leaf(node, opened, known, depth, low, high)
+            return self.beside_leaf(node, opened, bytes(above[at : at + HASH_SIZE]), depth, low, high)
         if isinstance(node, int):
             self.dead.append(node)
         return self.in_branch(opened, depth, low, high)
@@ -212,20 +218,12 @@ class _Update:
 
     def in_branch(self, branch: Branch, depth: int, low: int, high: int) -> Grown | None:
         """Changes inside a branch."""
-        bitmap, skip_size, preimage, old_kids = branch
-        kids = list(old_kids)
+        bitmap, skip_size, preimage, references, fresh = self.met(branch, depth, low, high)
         spelled = self.spelled
-        if skip_size:
-            skip = preimage[BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + skip_size]
-            first, last = spelled[low], spelled[high - 1]
-            if not (first.startswith(skip, depth) and last.startswith(skip, depth)):
-                shared = min(_shared(skip, first, depth), _shared(skip, last, depth))
-                lower, lower_hash = _shortened(branch, shared + 1)
-                bitmap, skip_size, kids = 1 << skip[shared], shared, [lower]
-                preimage = branch_head(BRANCH, bitmap, shared) + skip[:shared] + lower_hash
-            depth += skip_size
-        hashes_at = BRANCH_HEAD_SIZE + skip_size
+        fresh = fresh.copy()
         image = bytearray(preimage)
+        hashes_at = BRANCH_HEAD_SIZE + skip_size
+        depth += skip_size
         start = low
         while start < high:
             symbol = spelled[start][depth]
@@ -233,95 +231,133 @@ class _Update:
             while stop < high and spelled[stop][depth] == symbol:
                 stop += 1
             bit = 1 << symbol
-            index = (bitmap & (bit - 1)).bit_count()
-            at = hashes_at + HASH_SIZE * index
+            place = (bitmap & (bit - 1)).bit_count()
+            at = hashes_at + HASH_SIZE * place
             if bitmap & bit:
-                known = bytes(image[at : at + HASH_SIZE])
-                grown = self.under(kids[index], known, depth + 1, start, stop)
+                if symbol in fresh:
+                    node = fresh[symbol]
+                else:
+                    (node,) = read_reference(references, REFERENCE_SIZE * place)
+                grown = self.under(node, image, at, depth + 1, start, stop)
                 if grown is None:
-                    del kids[index], image[at : at + HASH_SIZE]
+                    del image[at : at + HASH_SIZE]
+                    references = references[: REFERENCE_SIZE * place] + references[REFERENCE_SIZE * (place + 1) :]
+                    fresh.pop(symbol, None)
                     bitmap ^= bit
                 else:
-                    kids[index], image[at : at + HASH_SIZE] = grown
+                    fresh[symbol], image[at : at + HASH_SIZE] = grown
             else:
-                grown = self.under(None, b"", depth + 1, start, stop)
+                grown = self.under(None, b"", 0, depth + 1, start, stop)
                 if grown is not None:
-                    kids.insert(index, grown[0])
-                    image[at:at] = grown[1]
+                    fresh[symbol], image[at:at] = grown
+                    references = _widened(references, place)
                     bitmap |= bit
             start = stop
-        return self.settle(bitmap, skip_size, image, kids)
+        return self.settle(bitmap, skip_size, image, references, fresh)
 
-    def settle(self, bitmap: int, skip_size: int, image: bytearray, kids: list[Node]) -> Grown | None:
+    def met(self, branch: Branch, depth: int, low: int, high: int) -> Branch:
+        """The branch where the changes meet it: itself, or one over it where they leave its skip segment."""
+        _, skip_size, image, _, _ = branch
+        skip = image[BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + skip_size]
+        first, last = self.spelled[low], self.spelled[high - 1]
+        if first.startswith(skip, depth) and last.startswith(skip, depth):
+            return branch
+        shared = min(_shared(skip, first, depth), _shared(skip, last, depth))
+        lower, lower_hash = _shortened(branch, shared + 1)
+        symbol = skip[shared]
+        image = branch_head(BRANCH, 1 << symbol, shared) + skip[:shared] + lower_hash
+        return 1 << symbol, shared, image, NO_REFERENCE, {symbol: lower}
+
+    def settle(
+        self, bitmap: int, skip_size: int, image: bytearray, references: bytes, fresh: dict[int, Node]
+    ) -> Grown | None:
         """The branch as it came out: nothing if it is empty, and its only child in place of it if it has one."""
-        if len(kids) > 1:
-            image[:BRANCH_HEAD_SIZE] = branch_head(BRANCH, bitmap, skip_size)
-            preimage = bytes(image)
-            return (bitmap, skip_size, preimage, tuple(kids)), sha256(preimage).digest()
-        if not kids:
+        if not bitmap:
             return None
-        only = kids[0]
+        image[:BRANCH_HEAD_SIZE] = branch_head(BRANCH, bitmap, skip_size)
+        preimage = bytes(image)
+        branch = (bitmap, skip_size, preimage, references, fresh)
+        if bitmap & (bitmap - 1):
+            return branch, sha256(preimage).digest()
+        symbol = bitmap.bit_length() - 1
+        only = child(branch, symbol)
         opened = _open(self.load, only)
         hashes_at = BRANCH_HEAD_SIZE + skip_size
         if isinstance(opened, bytes):
-            return only, bytes(image[hashes_at:])
+            return only, preimage[hashes_at:]
         if isinstance(only, int):
             self.dead.append(only)
-        prefix = bytes(image[BRANCH_HEAD_SIZE:hashes_at]) + bytes([bitmap.bit_length() - 1])
-        inner, inner_skip, preimage, inner_kids = opened
-        size = len(prefix) + inner_skip
-        preimage = branch_head(BRANCH, inner, size) + prefix + preimage[BRANCH_HEAD_SIZE:]
-        return (inner, size, preimage, inner_kids), sha256(preimage).digest()
+        prefix = preimage[BRANCH_HEAD_SIZE:hashes_at] + bytes([symbol])
+        bitmap, skip_size, preimage, references, fresh = opened
+        skip_size += len(prefix)
+        preimage = branch_head(BRANCH, bitmap, skip_size) + prefix + preimage[BRANCH_HEAD_SIZE:]
+        return (bitmap, skip_size, preimage, references, fresh), sha256(preimage).digest()
 
-    def put(self, node: Node, known: bytes, depth: int, index: int) -> Grown:
+    def put(self, node: Node, above: bytes | bytearray, at: int, depth: int, index: int) -> Grown:
         """Set one key below ``node``: the common case far from the root, so it walks instead of recursing."""
-        key, value = self.changes[index]
         symbols = self.spelled[index]
-        new: Node
-        new, new_hash = make_leaf(key, value)  # type: ignore[arg-type]
         passed: list[_Passed] = []
         while True:
             if isinstance(node, int):
                 stored = self.load(node)
                 if stored[0] == LEAF:
-                    if leaf_value(stored, key) is not None:
-                        self.dead.append(node)
-                    else:
-                        new, new_hash = _pair(symbols, new, new_hash, (spell(leaf_key(stored)), node, known), depth)
                     break
                 self.dead.append(node)
-                bitmap, skip_size, image, kids = read_branch(stored)
+                branch = read_branch(stored)
             elif isinstance(node, bytes):
-                if leaf_value(node, key) is None:
-                    new, new_hash = _pair(symbols, new, new_hash, (spell(leaf_key(node)), node, known), depth)
+                stored = node
                 break
             else:
-                bitmap, skip_size, image, kids = node
-            at = BRANCH_HEAD_SIZE
+                branch = node
+            bitmap, skip_size, image, references, fresh = branch
+            below = BRANCH_HEAD_SIZE + skip_size
             if skip_size:
-                at += skip_size
-                skip = image[BRANCH_HEAD_SIZE:at]
-                if not symbols.startswith(skip, depth):
-                    shared = _shared(skip, symbols, depth)
-                    lower, lower_hash = _shortened((bitmap, skip_size, image, kids), shared + 1)
-                    new, new_hash = _fork(
-                        skip[:shared], (skip[shared], lower, lower_hash), (symbols[depth + shared], new, new_hash)
-                    )
-                    break
+                if not symbols.startswith(image[BRANCH_HEAD_SIZE:below], depth):
+                    return _rehashed(passed, *self.over(branch, depth, index))
                 depth += skip_size
-            bit = 1 << symbols[depth]
+            symbol = symbols[depth]
+            bit = 1 << symbol
             place = (bitmap & (bit - 1)).bit_count()
-            at += HASH_SIZE * place
+            above, at = image, below + HASH_SIZE * place
             if not bitmap & bit:
-                bitmap |= bit
-                image = branch_head(BRANCH, bitmap, skip_size) + image[BRANCH_HEAD_SIZE:at] + new_hash + image[at:]
-                new, new_hash = (bitmap, skip_size, image, kids[:place] + (new,) + kids[place:]), sha256(image).digest()
-                break
-            passed.append((bitmap, skip_size, at, place, image, kids))
-            known = image[at : at + HASH_SIZE]
-            node = kids[place]
+                return _rehashed(passed, *self.added(branch, place, at, symbol, index))
+            passed.append((branch, symbol, at))
+            if symbol in fresh:
+                node = fresh[symbol]
+            else:
+                (node,) = read_reference(references, REFERENCE_SIZE * place)
             depth += 1
-        return _rehashed(passed, new, new_hash)
+        known = bytes(above[at : at + HASH_SIZE])
+        return _rehashed(passed, *self.instead(node, stored, known, depth, index))
+
+    def leaf(self, index: int) -> Grown:
+        """The new leaf of a change that sets a value."""
+        key, value = self.changes[index]
+        return make_leaf(key, value or b"")
+
+    def instead(self, node: Node, stored: bytes, known: bytes, depth: int, index: int) -> Grown:
+        """One value set where a leaf is: the leaf is replaced, or the two part ways."""
+        if leaf_value(stored, self.changes[index][0]) is None:
+            return _pair(self.spelled[index], *self.leaf(index), (spell(leaf_key(stored)), node, known), depth)
+        if isinstance(node, int):
+            self.dead.append(node)
+        return self.leaf(index)
+
+    def over(self, branch: Branch, depth: int, index: int) -> Grown:
+        """One value set that leaves a branch's skip segment: a branch over the two."""
+        symbols = self.spelled[index]
+        skip = branch[2][BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + branch[1]]
+        shared = _shared(skip, symbols, depth)
+        lower = (skip[shared], *_shortened(branch, shared + 1))
+        return _fork(skip[:shared], lower, (symbols[depth + shared], *self.leaf(index)))
+
+    def added(self, branch: Branch, place: int, at: int, symbol: int, index: int) -> Grown:
+        """One value set where a branch has no child yet."""
+        bitmap, skip_size, image, references, fresh = branch
+        leaf, known = self.leaf(index)
+        bitmap |= 1 << symbol
+        image = branch_head(BRANCH, bitmap, skip_size) + image[BRANCH_HEAD_SIZE:at] + known + image[at:]
+        return (bitmap, skip_size, image, _widened(references, place), {**fresh, symbol: leaf}), sha256(image).digest()
 
 
 class _Move:
@@ -329,54 +365,65 @@ class _Move:
 
     __slots__ = ("dead", "load", "spelled", "unwanted")
 
-    def __init__(self, load: Load, spelled: list[bytes], unwanted: Callable[[int], bool]) -> None:
+    def __init__(self, load: Load, spelled: list[bytes], unwanted: Callable[[int], bool | None]) -> None:
         self.load = load
         self.spelled = spelled
         self.unwanted = unwanted
         self.dead: list[int] = []
 
     def under(self, node: Node, depth: int, low: int, high: int) -> Node:
-        """``node`` itself if nothing below has to move, otherwise a new node in its place."""
-        stale = isinstance(node, int) and self.unwanted(node)
-        opened = _open(self.load, node)
-        if isinstance(opened, bytes):
-            fresh: Node = opened
-            moved = stale
+        """``node`` itself if nothing here or below has to move, otherwise a new node in its place."""
+        stale: bool | None = False
+        opened: bytes | Branch
+        if isinstance(node, int):
+            stale = self.unwanted(node)
+            if stale is None:
+                return node
+            stored = self.load(node)
+            opened = stored if stored[0] == LEAF else read_branch(stored)
         else:
-            bitmap, skip_size, image, old_kids = opened
-            kids = list(old_kids)
-            moved = self.children(bitmap, depth + skip_size, kids, low, high) or stale
-            fresh = (bitmap, skip_size, image, tuple(kids))
-        if not moved:
+            opened = node
+        if not isinstance(opened, bytes):
+            bitmap, skip_size, image, references, fresh = opened
+            moved = self.below(opened, depth + skip_size, low, high)
+            if moved:
+                opened = (bitmap, skip_size, image, references, {**fresh, **moved})
+            stale = stale or bool(moved)
+        if not stale:
             return node
         if isinstance(node, int):
             self.dead.append(node)
-        return fresh
+        return opened
 
-    def children(self, bitmap: int, depth: int, kids: list[Node], low: int, high: int) -> bool:
-        """Replace in ``kids`` what moves; whether anything did."""
-        moved = False
+    def below(self, branch: Branch, depth: int, low: int, high: int) -> dict[int, Node]:
+        """The children that become new nodes, by symbol."""
+        moved: dict[int, Node] = {}
         while low < high:
             symbol = self.spelled[low][depth]
             stop = low + 1
             while stop < high and self.spelled[stop][depth] == symbol:
                 stop += 1
-            place = (bitmap & ((1 << symbol) - 1)).bit_count()
-            fresh = self.under(kids[place], depth + 1, low, stop)
-            if fresh is not kids[place]:
-                kids[place] = fresh
-                moved = True
+            node = child(branch, symbol)
+            fresh = self.under(node, depth + 1, low, stop)
+            if fresh is not node:
+                moved[symbol] = fresh
             low = stop
         return moved
 
 
 def _rehashed(passed: list[_Passed], node: Node, known: bytes) -> Grown:
     """The top of the passed branches once ``node`` with hash ``known`` stands below them."""
-    for bitmap, skip_size, at, place, old_image, kids in reversed(passed):
+    for (bitmap, skip_size, old_image, references, fresh), symbol, at in reversed(passed):
         image = old_image[:at] + known + old_image[at + HASH_SIZE :]
-        node = (bitmap, skip_size, image, kids[:place] + (node,) + kids[place + 1 :])
+        node = (bitmap, skip_size, image, references, {**fresh, symbol: node} if fresh else {symbol: node})
         known = sha256(image).digest()
     return node, known
+
+
+def _widened(references: bytes, place: int) -> bytes:
+    """The references with room for one more at ``place``."""
+    at = REFERENCE_SIZE * place
+    return references[:at] + NO_REFERENCE + references[at:]
 
 
 def _shared(skip: bytes, symbols: bytes, depth: int) -> int:
@@ -386,9 +433,9 @@ def _shared(skip: bytes, symbols: bytes, depth: int) -> int:
 
 def _shortened(branch: Branch, cut: int) -> Grown:
     """The branch without the first ``cut`` symbols of its skip segment."""
-    bitmap, skip_size, image, kids = branch
+    bitmap, skip_size, image, references, fresh = branch
     image = branch_head(BRANCH, bitmap, skip_size - cut) + image[BRANCH_HEAD_SIZE + cut :]
-    return (bitmap, skip_size - cut, image, kids), sha256(image).digest()
+    return (bitmap, skip_size - cut, image, references, fresh), sha256(image).digest()
 
 
 def _fork(skip: bytes, one: tuple[int, Node, bytes], other: tuple[int, Node, bytes]) -> Grown:
@@ -397,7 +444,8 @@ def _fork(skip: bytes, one: tuple[int, Node, bytes], other: tuple[int, Node, byt
         one, other = other, one
     bitmap = 1 << one[0] | 1 << other[0]
     image = branch_head(BRANCH, bitmap, len(skip)) + skip + one[2] + other[2]
-    return (bitmap, len(skip), image, (one[1], other[1])), sha256(image).digest()
+    fresh = {one[0]: one[1], other[0]: other[1]}
+    return (bitmap, len(skip), image, 2 * NO_REFERENCE, fresh), sha256(image).digest()
 
 
 def _pair(symbols: bytes, node: Node, known: bytes, old: _Item, depth: int) -> Grown:
@@ -415,7 +463,7 @@ def _grow(items: list[_Item], depth: int) -> Grown | None:
     first = items[0][0]
     at = common(first, items[-1][0], depth)
     bitmap = 0
-    kids: list[Node] = []
+    fresh: dict[int, Node] = {}
     hashes: list[bytes] = []
     start = 0
     while start < len(items):
@@ -425,9 +473,9 @@ def _grow(items: list[_Item], depth: int) -> Grown | None:
             stop += 1
         grown = _grow(items[start:stop], at + 1)
         if grown is not None:
-            kids.append(grown[0])
+            fresh[symbol] = grown[0]
             hashes.append(grown[1])
             bitmap |= 1 << symbol
         start = stop
     image = branch_head(BRANCH, bitmap, at - depth) + first[depth:at] + b"".join(hashes)
-    return (bitmap, at - depth, image, tuple(kids)), sha256(image).digest()
+    return (bitmap, at - depth, image, len(hashes) * NO_REFERENCE, fresh), sha256(image).digest()

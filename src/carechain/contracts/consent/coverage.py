@@ -142,6 +142,9 @@ class Coverage:
             return Path(kind=PathKind.OWNER)
         if party.kind is PartyKind.REPRESENTATIVE:
             return self._representative_covers(pseudonym, requester, scope, action, time_s)
+        if party.kind is PartyKind.PSEUDONYM:
+            # A rule about an organisation means its staff, never the other patients registered there.
+            return DecisionCode.NO_GRANT
         rules = self.rules_about(pseudonym, requester, party, purpose, time_s)
         if any(rule.answer is Answer.DENY and rule.scope.meets(scope) for _, rule in rules):
             return DecisionCode.DENIED_BY_PATIENT
@@ -253,10 +256,11 @@ class Coverage:
         return nearest
 
     def _paths_for(self, pseudonym: bytes, holder: bytes, party: Party, time_s: int) -> Iterator[GrantPath | None]:
-        """The path of every grant the holder has, by itself or through its organisation; None where it is dead."""
-        grantees = (holder, party.organisation) if party.kind is PartyKind.STAFF else (holder,)
+        """The path of every grant the holder has, through its organisation or by itself; None where it is dead."""
+        grantees = (party.organisation, holder) if party.kind is PartyKind.STAFF else (holder,)
         for grantee in grantees:
-            for (_, _, grant_id), _ in self.tables.by_grantee.scan(grantee, pseudonym):
+            held = self.tables.held.get(grantee, pseudonym)
+            for grant_id in held.grants if held else ():
                 yield self.path_to(pseudonym, grant_id, time_s)
 
 

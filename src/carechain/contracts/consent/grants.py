@@ -10,9 +10,9 @@ from carechain.contracts.consent.schema import (
     Extend,
     Grant,
     Granted,
-    GranteeRow,
     GrantRow,
     HeadRow,
+    HeldRow,
     Narrow,
     Renounce,
     Revoke,
@@ -106,7 +106,7 @@ def renounce(ctx: Ctx, coverage: Coverage, msg: Renounce) -> None:
     require(leaving in row.grantees, ConsentCode.SENDER_NOT_GRANTEE)
     remaining = tuple(one for one in row.grantees if one != leaving)
     if remaining:
-        tables.by_grantee.delete(leaving, msg.pseudonym, msg.grant_id)
+        _release(tables, leaving, msg.pseudonym, msg.grant_id)
         tables.grants.put(msg.pseudonym, msg.grant_id, row=replace(row, grantees=remaining))
         ctx.emit(Changed(pseudonym=msg.pseudonym, grant_id=msg.grant_id))
     else:
@@ -127,13 +127,13 @@ def add_grant(ctx: Ctx, tables: ConsentTables, pseudonym: bytes, grant_id: bytes
     head = tables.heads.get(pseudonym)
     count = head.grants if head else 0
     require(count < GRANTS_PER_PSEUDONYM, ConsentCode.TOO_MANY_GRANTS)
-    for grantee in row.grantees:
-        held = sum(1 for _ in tables.by_grantee.scan(grantee, pseudonym, limit=GRANTS_PER_PAIR))
-        require(held < GRANTS_PER_PAIR, ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
     tables.heads.put(pseudonym, row=HeadRow(grants=count + 1))
     tables.grants.put(pseudonym, grant_id, row=row)
     for grantee in row.grantees:
-        tables.by_grantee.put(grantee, pseudonym, grant_id, row=GranteeRow())
+        held = tables.held.get(grantee, pseudonym)
+        grants = held.grants if held else ()
+        require(len(grants) < GRANTS_PER_PAIR, ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
+        tables.held.put(grantee, pseudonym, row=HeldRow(grants=(*grants, grant_id)))
     ctx.emit(Granted(pseudonym=pseudonym, grant_id=grant_id, grantees=row.grantees, expires_s=row.expires_s))
 
 
@@ -211,7 +211,17 @@ def _replace_terms(ctx: Ctx, tables: ConsentTables, msg: Narrow | Extend, row: G
 def _end(ctx: Ctx, tables: ConsentTables, pseudonym: bytes, grant_id: bytes, row: GrantRow) -> None:
     tables.grants.put(pseudonym, grant_id, row=replace(row, revoked_s=ctx.time_s))
     for grantee in row.grantees:
-        tables.by_grantee.delete(grantee, pseudonym, grant_id)
+        _release(tables, grantee, pseudonym, grant_id)
     head = tables.heads.get(pseudonym)
     tables.heads.put(pseudonym, row=HeadRow(grants=max(0, head.grants - 1) if head else 0))
     ctx.emit(Revoked(pseudonym=pseudonym, grant_id=grant_id))
+
+
+def _release(tables: ConsentTables, grantee: bytes, pseudonym: bytes, grant_id: bytes) -> None:
+    """Take a grant out of what the grantee holds; the last one takes the row with it."""
+    held = tables.held.get(grantee, pseudonym)
+    remaining = tuple(one for one in held.grants if one != grant_id) if held else ()
+    if remaining:
+        tables.held.put(grantee, pseudonym, row=HeldRow(grants=remaining))
+    else:
+        tables.held.delete(grantee, pseudonym)

@@ -108,7 +108,13 @@ def set_rule(ctx: Ctx, coverage: Coverage, msg: SetRule) -> None:
     require(whole and known, ConsentCode.RULE_MALFORMED)
     require(msg.expires_s > ctx.time_s, ConsentCode.EXPIRY_NOT_IN_FUTURE)
     rules = coverage.tables.rules
-    if not rules.has(msg.pseudonym, msg.rule):
+    replaced = rules.get(msg.pseudonym, msg.rule)
+    if replaced is not None:
+        # Replacing drops what stood there, so a representative needs power over that scope as well.
+        refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.RULES, replaced.scope)
+        if refusal is not None:
+            raise Rejected(refusal)
+    else:
         held = sum(1 for _ in rules.scan(msg.pseudonym, limit=STANDING_RULES_PER_PSEUDONYM))
         require(held < STANDING_RULES_PER_PSEUDONYM, ConsentCode.TOO_MANY_RULES)
     row = RuleRow(who=msg.who, purposes=msg.purposes, scope=msg.scope, answer=msg.answer, expires_s=msg.expires_s)

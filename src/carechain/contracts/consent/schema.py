@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from carechain.core.ids import U8, U16, U32, U63, GrantId, PartyId, RequestId
-from carechain.core.limits import GRANT_GRANTEES, SIGNATURE_SIZE
+from carechain.core.limits import GRANT_GRANTEES, GRANTS_PER_PAIR, SIGNATURE_SIZE
 from carechain.core.message import Event, Message, Row
 from carechain.core.party import HpkeKey, PublicKey
 from carechain.core.rejection import RejectionCode
@@ -296,8 +296,10 @@ class GrantRow(Row, frozen=True):
     revoked_s: U63 = 0
 
 
-class GranteeRow(Row, frozen=True):
-    """An index entry without content."""
+class HeldRow(Row, frozen=True):
+    """What one grantee holds of one pseudonym: the grants that were not revoked, oldest first."""
+
+    grants: Annotated[tuple[GrantId, ...], Meta(max_length=GRANTS_PER_PAIR)]
 
 
 class RequestRow(Row, frozen=True):
@@ -358,8 +360,8 @@ class HeadRow(Row, frozen=True):
 GRANTS: Final = TableSpec(
     name="consent.grants", prefix=0x30, key=(32, 32), row=GrantRow, note="pseudonym, grant → node of the consent tree"
 )
-BY_GRANTEE: Final = TableSpec(
-    name="consent.by_grantee", prefix=0x31, key=(32, 32, 32), row=GranteeRow, note="grantee, pseudonym, grant: index"
+HELD: Final = TableSpec(
+    name="consent.held", prefix=0x31, key=(32, 32), row=HeldRow, note="grantee, pseudonym → grants held"
 )
 REQUESTS: Final = TableSpec(
     name="consent.requests", prefix=0x32, key=(32, 32), row=RequestRow, note="pseudonym, request → pending request"
@@ -383,11 +385,11 @@ HEADS: Final = TableSpec(name="consent.heads", prefix=0x36, key=(32,), row=HeadR
 class ConsentTables:
     """The tables of this contract."""
 
-    __slots__ = ("by_grantee", "grants", "heads", "policy_table", "representatives", "requests", "rules")
+    __slots__ = ("grants", "heads", "held", "policy_table", "representatives", "requests", "rules")
 
     def __init__(self, state: Overlay) -> None:
         self.grants = GRANTS.bind(state)
-        self.by_grantee = BY_GRANTEE.bind(state)
+        self.held = HELD.bind(state)
         self.requests = REQUESTS.bind(state)
         self.rules = RULES.bind(state)
         self.representatives = REPRESENTATIVES.bind(state)

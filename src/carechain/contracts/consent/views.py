@@ -15,12 +15,13 @@ from carechain.contracts.consent.schema import (
 )
 from carechain.core.limits import QUERY_PAGE_ROWS
 from carechain.core.scope import Scope
+from carechain.core.vocabulary import Action, Power
 
 # --- invariants -----------------------------------------------------------------------------------------
 
 
 def check_state(tables: ConsentTables) -> list[str]:
-    """The tree is a tree, and the index by grantee names exactly the grants that were not revoked."""
+    """The tree is a tree, and every grantee holds exactly its grants that were not revoked."""
     broken: list[str] = []
     for (pseudonym, grant_id), row in tables.grants.scan():
         name = grant_id.hex()
@@ -29,15 +30,15 @@ def check_state(tables: ConsentTables) -> list[str]:
             broken.append(f"grant {name} hangs from nothing")
         if row.parent is None and row.depth:
             broken.append(f"grant {name} is a root below the root")
-        broken.extend(
-            f"grant {name} and the index by grantee disagree"
-            for grantee in row.grantees
-            if tables.by_grantee.has(grantee, pseudonym, grant_id) == bool(row.revoked_s)
-        )
-    for (grantee, pseudonym, grant_id), _ in tables.by_grantee.scan():
-        indexed = tables.grants.get(pseudonym, grant_id)
-        if indexed is None or grantee not in indexed.grantees:
-            broken.append(f"the index by grantee names {grant_id.hex()} for nothing")
+        for grantee in row.grantees:
+            held = tables.held.get(grantee, pseudonym)
+            if (held is not None and grant_id in held.grants) == bool(row.revoked_s):
+                broken.append(f"grant {name} and what its grantee holds disagree")
+    for (grantee, pseudonym), held in tables.held.scan():
+        for grant_id in held.grants:
+            indexed = tables.grants.get(pseudonym, grant_id)
+            if indexed is None or grantee not in indexed.grantees:
+                broken.append(f"a grantee holds {grant_id.hex()}, which is not granted to it")
     return broken
 
 
@@ -84,16 +85,16 @@ def grants_of(coverage: Coverage, pseudonym: bytes, time_s: int, after: bytes | 
 
 
 def granted_to(
-    coverage: Coverage, grantee: bytes, time_s: int, after: tuple[bytes, bytes] | None = None
-) -> list[GrantView]:
-    """A page of what an organisation or a person holds: all its patients (CON-4)."""
-    start = None if after is None else (grantee, *after)
-    views: list[GrantView] = []
-    for (_, pseudonym, grant_id), _ in coverage.tables.by_grantee.scan(grantee, after=start, limit=QUERY_PAGE_ROWS):
-        row = coverage.tables.grants.get(pseudonym, grant_id)
-        if row is not None:
-            views.append(_view(coverage, pseudonym, grant_id, row, time_s))
-    return views
+    coverage: Coverage, grantee: bytes, time_s: int, after: bytes | None = None
+) -> list[tuple[bytes, tuple[GrantView, ...]]]:
+    """A page of what an organisation or a person holds: its patients, each with the grants (CON-4)."""
+    start = None if after is None else (grantee, after)
+    page: list[tuple[bytes, tuple[GrantView, ...]]] = []
+    for (_, pseudonym), held in coverage.tables.held.scan(grantee, after=start, limit=QUERY_PAGE_ROWS):
+        rows = ((one, coverage.tables.grants.get(pseudonym, one)) for one in held.grants)
+        grants = tuple(_view(coverage, pseudonym, one, row, time_s) for one, row in rows if row is not None)
+        page.append((pseudonym, grants))
+    return page
 
 
 def inbox_of(tables: ConsentTables, pseudonym: bytes, time_s: int) -> Iterator[tuple[bytes, RequestRow]]:
@@ -127,13 +128,14 @@ def who_can_see(
     rows = {grant_id: row for (_, grant_id), row in coverage.tables.grants.scan(pseudonym)}
     for grant_id, row in rows.items():
         path = coverage.path_to(pseudonym, grant_id, time_s)
-        if path and all(covers(one.scope) for _, one in path):
+        if path and all(one.actions & Action.READ and covers(one.scope) for _, one in path):
             below = tuple(sorted(_subtree(rows, grant_id)))
             reasons.append(
                 Reason(who=row.grantees, because="grant", grant_id=grant_id, ends_with=below, expires_s=row.expires_s)
             )
     for representative, powers in representatives_of(coverage.tables, pseudonym):
-        if coverage.representative(pseudonym, representative, time_s) and covers(powers.scope):
+        live = coverage.representative(pseudonym, representative, time_s) is not None
+        if live and powers.powers & Power.READ_RECORDS and covers(powers.scope):
             reasons.append(Reason(who=(representative,), because="representative", expires_s=powers.expires_s))
     for number, rule in rules_of(coverage.tables, pseudonym):
         if time_s < rule.expires_s and covers(rule.scope):

@@ -1,0 +1,86 @@
+"""What a benchmark ran on, and what it cost: processor, memory, time of the processes, bytes on disk."""
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+_PROC: Final = Path("/proc")
+_MIB: Final = 1024 * 1024
+_STAT_UTIME: Final = 11
+_STAT_STIME: Final = 12
+_DISK_BLOCK: Final = 512
+"""``st_blocks`` counts in this unit whatever the file system uses (POSIX stat)."""
+
+
+class Cost(Struct, frozen=True):
+    """CPU seconds used so far and memory held now (MiB), of this process and all its children."""
+
+    cpu_s: float
+    rss_mb: float
+
+
+def describe() -> dict[str, object]:
+    """The machine as every result states it."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = (_PROC / "cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cost_of(pid: int | None = None) -> Cost:
+    """What process ``pid`` (this one when None) and its living children have used.
+
+    Read from /proc, where a child counts while it runs. On systems without it only this process can be seen, and
+    memory is the highest it ever was.
+    """
+    if not _PROC.joinpath("self", "stat").exists():
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Cost(own.ru_utime + own.ru_stime, own.ru_maxrss * unit / _MIB)
+    ticks = os.sysconf("SC_CLK_TCK")
+    page = os.sysconf("SC_PAGE_SIZE")
+    cpu_s, rss_mb = 0.0, 0.0
+    for one in _with_children(pid or os.getpid()):
+        try:
+            fields = (_PROC / str(one) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            resident = int((_PROC / str(one) / "statm").read_text(encoding="utf-8").split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It ended between the listing and the look.
+        cpu_s += (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])) / ticks
+        rss_mb += resident * page / _MIB
+    return Cost(cpu_s, rss_mb)
+
+
+def _with_children(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:  # The list grows while it is walked: children of children are found too.
+        for task in (_PROC / str(one) / "task").glob("*/children"):
+            try:
+                found += map(int, task.read_text(encoding="utf-8").split())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes that a folder occupies on disk. Holes of sparse files do not count."""
+    return sum(path.stat().st_blocks * _DISK_BLOCK for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,458 @@
+"""The patient's side: grants, requests, who can see what, and the access log."""
+
+# ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from carechain.cli.options import AsOption, AtOption, NodeOption, PasswordOption, PatientOption, WalletOption
+from carechain.cli.output import Denied, Desk, Report, command, lines, sub_app, table, tables
+from carechain.cli.terms import (
+    ActionsOption,
+    CategoriesOption,
+    CeilingOption,
+    DaysOption,
+    FromOption,
+    PurposeOption,
+    PurposesOption,
+    RecordsOption,
+    ToOption,
+    action_names,
+    identifier,
+    moment,
+    names,
+    scope_data,
+    scope_of,
+    scope_text,
+    seconds,
+)
+from carechain.core.vocabulary import Action, Purpose, Sensitivity, mask
+
+if TYPE_CHECKING:
+    from carechain.chain.queries import LogLine
+    from carechain.cli.acting import Done, Seat
+
+GrantArgument = Annotated[bytes, typer.Argument(parser=identifier, metavar="GRANT", help="The grant's id.")]
+ToPartyOption = Annotated[
+    list[str],
+    typer.Option("--to", metavar="PARTY", help="Who: an organisation or a person, by name or id; may be repeated."),
+]
+_READ: Final = int(Action.READ)
+_TREAT: Final = mask(Purpose.TREAT)
+
+app = sub_app("")
+
+
+@command(app, "grant")
+def grant(
+    desk: Desk,
+    to: ToPartyOption,
+    categories: CategoriesOption,
+    ceiling: CeilingOption = Sensitivity.N,
+    first_day: FromOption = None,
+    last_day: ToOption = None,
+    records: RecordsOption = None,
+    actions: ActionsOption = _READ,
+    purposes: PurposesOption = _TREAT,
+    days: DaysOption = 365,
+    parent: Annotated[
+        bytes | None,
+        typer.Option("--parent", parser=identifier, metavar="GRANT", help="Pass on part of this grant to a colleague."),
+    ] = None,
+    patient: PatientOption = None,
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Let somebody read, write or pass on part of a record.
+
+    The patient grants with a wallet. A clinician who may delegate passes a grant on with --parent and --patient.
+    Prints the grant's id.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.consent.schema import Grant, Granted
+
+    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    grantees = tuple(sorted({desktop.keys.party(one, hint="--to") for one in to}))
+    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    with desktop.seat(actor) as seat:
+        done = seat.submit(
+            Grant(
+                pseudonym=pseudonym,
+                grantees=grantees,
+                parent=parent,
+                scope=scope,
+                actions=actions,
+                purposes=purposes,
+                expires_s=seat.time_s + seconds(days),
+            )
+        )
+    granted = done.event(Granted)
+    data = {
+        "grant": granted.grant_id.hex(),
+        "pseudonym": pseudonym.hex(),
+        "grantees": [one.hex() for one in grantees],
+        "scope": scope_data(scope),
+        "actions": action_names(actions),
+        "purposes": names(Purpose, purposes),
+        "expires_s": granted.expires_s,
+        **done.data(),
+    }
+    return Report(
+        data=data,
+        show=lines(
+            f"granted until {moment(granted.expires_s)} UTC: {', '.join(action_names(actions))} on {scope_text(scope)}",
+            f"grant {granted.grant_id.hex()}",
+            done.text(),
+        ),
+    )
+
+
+@command(app, "revoke")
+def revoke(
+    desk: Desk,
+    grant_id: Annotated[
+        bytes | None, typer.Argument(parser=identifier, metavar="[GRANT]", help="The grant's id.")
+    ] = None,
+    ticket: Annotated[
+        bytes | None, typer.Option("--ticket", parser=identifier, metavar="ID", help="End a ticket instead.")
+    ] = None,
+    patient: PatientOption = None,
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """End a grant and everything that was passed on from it, or one ticket.
+
+    The patient may end every grant; a clinician the ones it passed on itself.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.access import RevokeTicket
+    from carechain.contracts.consent.schema import Revoke
+
+    if (grant_id is None) == (ticket is None):
+        raise typer.BadParameter("name a grant, or a ticket with --ticket")
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    with desktop.seat(actor) as seat:
+        if ticket is not None:
+            done = seat.submit(RevokeTicket(ticket=ticket))
+        else:
+            done = seat.submit(Revoke(pseudonym=pseudonym, grant_id=grant_id or b""))
+    ended = (ticket or grant_id or b"").hex()
+    return Report(
+        data={"revoked": ended, **done.data()},
+        show=lines(f"revoked {ended}; everything that hung from it has ended", done.text()),
+    )
+
+
+@command(app, "grants")
+def grants(
+    desk: Desk,
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """List the patient's grants, ended ones included."""
+    from carechain.chain.queries import GrantPage
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.consent.views import GrantView
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient(who, at=at)
+    with desktop.seat(actor) as seat:
+        found = seat.pages("consent.grants", GrantView, GrantPage(pseudonym))
+    rows = [
+        {
+            "grant": one.grant_id.hex(),
+            "live": one.live,
+            "grantees": [grantee.hex() for grantee in one.grant.grantees],
+            "grantor": one.grant.grantor.hex(),
+            "parent": one.grant.parent.hex() if one.grant.parent else None,
+            "scope": scope_data(one.grant.scope),
+            "actions": action_names(one.grant.actions),
+            "purposes": names(Purpose, one.grant.purposes),
+            "expires_s": one.grant.expires_s,
+        }
+        for one in found
+    ]
+    text = [
+        (
+            one.grant_id.hex(),
+            "live" if one.live else "ended",
+            ", ".join(desktop.keys.name_of(grantee) for grantee in one.grant.grantees),
+            ", ".join(action_names(one.grant.actions)),
+            scope_text(one.grant.scope),
+            moment(one.grant.expires_s),
+        )
+        for one in found
+    ]
+    columns = ("grant", "state", "to", "may", "what", "until (UTC)")
+    return Report(data={"pseudonym": pseudonym.hex(), "grants": rows}, show=tables(table("Grants", columns, text)))
+
+
+@command(app, "request")
+def request(
+    desk: Desk,
+    patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="Whose records.")],
+    categories: CategoriesOption,
+    purpose: PurposeOption = Purpose.TREAT,
+    ceiling: CeilingOption = Sensitivity.N,
+    first_day: FromOption = None,
+    last_day: ToOption = None,
+    records: RecordsOption = None,
+    who: AsOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Ask the ledger for access now. Prints the ticket, allowed or refused.
+
+    A refused request exits with 1 and names the check that failed; it stands in the patient's log like an allowed one.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.access import Decided, RequestAccess
+
+    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    pseudonym = desktop.keys.party(patient, hint="--patient")
+    with desktop.seat(desktop.anyone(who, pseudonym=pseudonym)) as seat:
+        done = seat.submit(RequestAccess(pseudonym=pseudonym, scope=scope, purpose=purpose))
+    decided = done.event(Decided)
+    data = {
+        "ticket": decided.ticket.hex(),
+        "allowed": not decided.decision,
+        "decision": decided.decision,
+        "custodian": decided.custodian.hex(),
+        "expires_s": decided.expires_s,
+        **done.data(),
+    }
+    if decided.decision:
+        raise _refused_ticket(decided.decision, data)
+    return Report(
+        data=data,
+        show=lines(
+            f"allowed until {moment(decided.expires_s)} UTC: {scope_text(scope)}, for {purpose.name}",
+            f"ticket {decided.ticket.hex()}",
+            done.text(),
+        ),
+    )
+
+
+@command(app, "ask")
+def ask(
+    desk: Desk,
+    patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="Whom to ask.")],
+    categories: CategoriesOption,
+    purpose: PurposeOption = Purpose.TREAT,
+    ceiling: CeilingOption = Sensitivity.N,
+    first_day: FromOption = None,
+    last_day: ToOption = None,
+    records: RecordsOption = None,
+    actions: ActionsOption = _READ,
+    days: DaysOption = 365,
+    who: AsOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Ask the patient for a grant. It waits in the inbox unless a standing rule answers."""
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.consent.schema import Answer, Answered, Ask, Asked
+
+    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    pseudonym = desktop.keys.party(patient, hint="--patient")
+    with desktop.seat(desktop.anyone(who)) as seat:
+        expires_s = seat.time_s + seconds(days)
+        done = seat.submit(
+            Ask(pseudonym=pseudonym, scope=scope, actions=actions, purpose=purpose, expires_s=expires_s)
+        )
+    answered = done.maybe(Answered)
+    if answered is None:
+        asked = done.event(Asked)
+        data = {"request": asked.request_id.hex(), "answer": "waiting", "grant": None, **done.data()}
+        return Report(data=data, show=lines(f"the request {asked.request_id.hex()} waits for the patient", done.text()))
+    data = {
+        "request": answered.request_id.hex(),
+        "answer": answered.answer.name.lower(),
+        "grant": answered.grant_id.hex() if answered.grant_id else None,
+        **done.data(),
+    }
+    if answered.answer is Answer.DENY:
+        raise _refused_ticket(_DENIED_BY_RULE, data)
+    return Report(data=data, show=lines(f"a standing rule allowed it: grant {data['grant']}", done.text()))
+
+
+@command(app, "inbox")
+def inbox(
+    desk: Desk,
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """List the requests that wait for the patient."""
+    from carechain.chain.queries import OfPseudonym
+    from carechain.cli.acting import Desktop, Waiting
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient(who, at=at)
+    with desktop.seat(actor) as seat:
+        found = seat.rows("consent.inbox", Waiting, OfPseudonym(pseudonym))
+    rows = [
+        {
+            "request": one.id.hex(),
+            "requester": one.row.requester.hex(),
+            "scope": scope_data(one.row.scope),
+            "actions": action_names(one.row.actions),
+            "purpose": one.row.purpose.name,
+            "expires_s": one.row.expires_s,
+            "asked_s": one.row.asked_s,
+        }
+        for one in found
+    ]
+    text = [
+        (
+            one.id.hex(),
+            desktop.keys.name_of(one.row.requester),
+            one.row.purpose.name,
+            ", ".join(action_names(one.row.actions)),
+            scope_text(one.row.scope),
+        )
+        for one in found
+    ]
+    columns = ("request", "from", "purpose", "would", "what")
+    return Report(data={"pseudonym": pseudonym.hex(), "requests": rows}, show=tables(table("Inbox", columns, text)))
+
+
+@command(app, "answer")
+def answer(
+    desk: Desk,
+    request_id: Annotated[bytes, typer.Argument(parser=identifier, metavar="REQUEST", help="The request's id.")],
+    allow: Annotated[bool, typer.Option("--allow/--deny", help="Approve the request, or deny it.")],
+    categories: Annotated[
+        str | None, typer.Option("--categories", metavar="LIST", help="Approve only these categories.")
+    ] = None,
+    ceiling: Annotated[str | None, typer.Option("--ceiling", metavar="GRADE", help="Approve up to this grade.")] = None,
+    days: Annotated[int | None, typer.Option("--days", min=1, max=36_500, help="Approve for so many days.")] = None,
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Approve a request as it stands, approve less of it, or deny it."""
+    from msgspec.structs import replace
+
+    from carechain.cli import terms
+    from carechain.cli.acting import Desktop, waiting_request
+    from carechain.contracts.consent.schema import Answered, AnswerRequest
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient(who, at=at)
+    with desktop.seat(actor) as seat:
+        asked = waiting_request(seat, pseudonym, request_id)
+        scope = replace(
+            asked.scope,
+            categories=asked.scope.categories if categories is None else terms.categories(categories),
+            ceiling=asked.scope.ceiling if ceiling is None else terms.ceiling(ceiling),
+        )
+        expires_s = asked.expires_s if days is None else min(asked.expires_s, seat.time_s + seconds(days))
+        done = seat.submit(
+            AnswerRequest(
+                pseudonym=pseudonym, request_id=request_id, approve=allow, scope=scope, expires_s=expires_s
+            )
+        )
+    answered = done.event(Answered)
+    granted = answered.grant_id.hex() if answered.grant_id else None
+    return Report(
+        data={"request": request_id.hex(), "answer": answered.answer.name.lower(), "grant": granted, **done.data()},
+        show=lines(f"approved: grant {granted}" if granted else "denied", done.text()),
+    )
+
+
+@command(app, "who-can-see")
+def who_can_see(
+    desk: Desk,
+    record: Annotated[bytes, typer.Argument(parser=identifier, metavar="RECORD", help="The record's id.")],
+    who: WalletOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """List everybody who could read a record now, why, and what ends when that is revoked."""
+    from carechain.chain.queries import OfRecord
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.consent.views import Reason
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient(who, at=at)
+    with desktop.seat(actor) as seat:
+        found = seat.rows("consent.who_can_see", Reason, OfRecord(pseudonym, record))
+    rows = [
+        {
+            "who": [one.hex() for one in reason.who],
+            "because": reason.because,
+            "grant": reason.grant_id.hex() or None,
+            "rule": reason.number if reason.because.startswith("rule") else None,
+            "ends_with": [one.hex() for one in reason.ends_with],
+            "expires_s": reason.expires_s or None,
+        }
+        for reason in found
+    ]
+    text = [
+        (
+            ", ".join(desktop.keys.name_of(one) for one in reason.who) or "whoever the consortium's policy names",
+            reason.because,
+            reason.grant_id.hex(),
+            str(len(reason.ends_with)),
+            moment(reason.expires_s) if reason.expires_s else "",
+        )
+        for reason in found
+    ]
+    columns = ("who", "because of", "grant", "grants that end with it", "until (UTC)")
+    shown = tables(table("Who can see this record, besides its custodian", columns, text))
+    return Report(data={"record": record.hex(), "reasons": rows}, show=shown)
+
+
+@command(app, "log")
+def log(
+    desk: Desk,
+    who: WalletOption = None,
+    at: AtOption = None,
+    patient: PatientOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Show the patient's access log and prove it complete.
+
+    Every line is hashed again, and the outcome is compared with the count and running hash that the state proves
+    under a block's app hash. A log that is not complete is refused with exit status 1.
+    """
+    from carechain.cli.acting import Desktop
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    with desktop.seat(actor) as seat:
+        proven = seat.complete_log(pseudonym)
+    rows = [_log_data(line) for line in proven.lines]
+    text = [_log_text(line, desktop.keys.name_of(line.line.actor)) for line in proven.lines]
+    columns = ("no", "at (UTC)", "height", "what", "who", "purpose", "outcome", "records")
+    data = {
+        "pseudonym": pseudonym.hex(),
+        "complete": True,
+        "lines": rows,
+        "count": len(rows),
+        "height": proven.height,
+        "time_s": proven.time_s,
+    }
+    note = f"complete: {len(rows)} lines, proved at height {proven.height} ({moment(proven.time_s)} UTC)"
+
+    def show(screen: "Console") -> None:
+        tables(table("Access log", columns, text))(screen)
+        lines(note)(screen)
+
+    return Report(data=data, show=show)

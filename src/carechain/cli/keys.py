@@ -1,0 +1,136 @@
+"""``carechain keys``: wallets and staff keys of this home."""
+
+# ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carechain.cli.options import PasswordOption
+from carechain.cli.output import CannotRun, Desk, Report, command, lines, sub_app, table, tables
+
+app = sub_app("Wallets and staff keys of this home.")
+
+
+class KeyKind(StrEnum):
+    """What a new key is for."""
+
+    WALLET = "wallet"
+    STAFF = "staff"
+
+
+@command(app, "new")
+def new(
+    desk: Desk,
+    name: Annotated[str, typer.Argument(help="A name for the key in this home.")],
+    kind: Annotated[KeyKind, typer.Option("--kind", help="A patient's wallet, or a key of staff.")] = KeyKind.STAFF,
+    chain_id: Annotated[
+        str | None, typer.Option("--chain-id", metavar="NAME", help="The wallet's network; this home's unless given.")
+    ] = None,
+    label: Annotated[str, typer.Option("--label", help="For your own eyes; stays inside the encrypted file.")] = "",
+    public: Annotated[
+        Path | None, typer.Option("--public", metavar="FILE", help="Also write the public half, to have it enrolled.")
+    ] = None,
+    password_file: PasswordOption = None,
+) -> Report:
+    """Make a new key file under keys/.
+
+    A wallet is enough for all of a patient's relationships. A staff key is enrolled by the organisation with
+    `carechain staff enrol`, from this home by its name or from another home by the file written with --public.
+    """
+    from carechain.cli.keyring import Keyring
+    from carechain.cli.network import home_chain_id
+    from carechain.cli.public_key import write_public
+    from carechain.core.vocabulary import PartyKind
+
+    keys = Keyring(desk.home)
+    password = keys.password(password_file, confirm=True)
+    path = keys.path_of(name)
+    if kind is KeyKind.WALLET:
+        keys.add_wallet(name, chain_id=chain_id or home_chain_id(desk.home), password=password)
+        return Report(
+            data={"name": name, "kind": "wallet", "file": str(path)},
+            show=lines(f"a new wallet: {path}", "back it up: the file and its password are the only way back in"),
+        )
+    identity = keys.add_identity(name, kind=PartyKind.STAFF, organisation=None, password=password, label=label)
+    if public is not None:
+        write_public(public, identity)
+    return Report(
+        data={"name": name, "kind": "identity", "party": identity.party.hex(), "file": str(path)},
+        show=lines(f"a new key: {path}", f"party {identity.party.hex()}"),
+    )
+
+
+@command(app, "list")
+def list_keys(desk: Desk) -> Report:
+    """List the key files of this home. Needs no password and shows nothing that is inside them."""
+    from carechain.cli.keyring import Keyring
+
+    found = Keyring(desk.home).listing()
+    rows = [
+        {"name": one.name, "kind": one.kind, "party": one.party.hex() if one.party else None} for one in found
+    ]
+    text = [(one.name, one.kind, one.party.hex() if one.party else "") for one in found]
+    return Report(data={"keys": rows}, show=tables(table("", ("name", "kind", "party"), text)))
+
+
+@command(app, "show")
+def show(
+    desk: Desk,
+    name: Annotated[str, typer.Argument(help="A key of this home by name, or a key file's path.")],
+    password_file: PasswordOption = None,
+) -> Report:
+    """Open a key file and show its public side: the party id, or a wallet's pseudonyms."""
+    from carechain.cli.keyring import Keyring
+
+    keys = Keyring(desk.home)
+    kind = keys.kind_of(name)
+    password = keys.password(password_file)
+    if kind == "wallet":
+        _, wallet = keys.wallet(name, password)
+        rows = [
+            {"organisation": one.organisation.hex(), "pseudonym": one.pseudonym.hex(), "label": one.label}
+            for one in wallet.relations
+        ]
+        text = [(keys.name_of(one.organisation), one.pseudonym.hex(), one.label) for one in wallet.relations]
+        return Report(
+            data={"name": name, "kind": kind, "chain_id": wallet.chain_id, "relations": rows},
+            show=tables(table("Relationships", ("with", "pseudonym", "label"), text)),
+        )
+    if kind == "identity":
+        identity = keys.identity(name, password)
+        data = {
+            "name": name,
+            "kind": kind,
+            "party": identity.party.hex(),
+            "organisation": identity.organisation.hex(),
+            "label": identity.label,
+        }
+        return Report(
+            data=data, show=lines(f"party {identity.party.hex()}", f"organisation {identity.organisation.hex()}")
+        )
+    if kind == "authority":
+        authority = keys.authority(password)
+        return Report(
+            data={"name": name, "kind": kind, "organisation": authority.organisation.hex()},
+            show=lines(f"the certificate authority of {authority.organisation.hex()}"),
+        )
+    raise CannotRun(f"this version does not know keys of the kind {kind}")
+
+
+@command(app, "name")
+def name_party(
+    desk: Desk,
+    name: Annotated[str, typer.Argument(help="A name for your own use: an organisation or a member of staff.")],
+    party: Annotated[str, typer.Argument(metavar="ID", help="The party's id.")],
+) -> Report:
+    """Note a party under a name in this home's address book, so that --to and the like can use the name."""
+    from carechain.cli.keyring import Keyring
+
+    keys = Keyring(desk.home)
+    keys.prepare()
+    found = keys.party(party, hint="ID")
+    keys.note(name, found)
+    return Report(data={"name": name, "party": found.hex()}, show=lines(f"{name} is {found.hex()}"))

@@ -1,0 +1,283 @@
+"""What every command has in common: where output goes, what a failure says, and the exit status.
+
+Standard output carries the answer and nothing else: text for people, or with ``--json`` exactly one object. Progress
+and complaints go to standard error. A command returns a :class:`Report`; :func:`command` prints it and turns every
+way of failing into a sentence and a status, so that no traceback reaches a user who did not ask for one.
+"""
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from functools import wraps
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from carechain.core.rejection import Rejected
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+P = ParamSpec("P")
+
+HOME_VARIABLE: Final = "CARECHAIN_HOME"
+_TITLES_OF_FAILURE: Final = {1: "refused", 3: "failed"}
+
+
+class Exit(IntEnum):
+    """Exit statuses; scripts rely on them (DESIGN section 11)."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    ENVIRONMENT = 3
+
+
+class CannotRun(Exception):  # noqa: N818 - names the state of affairs
+    """The environment is not what the command needs: a missing file, an unreachable node. Says what to do."""
+
+
+class Denied(Exception):  # noqa: N818 - the ledger's or a server's answer, not a fault of the program
+    """A refusal that came from elsewhere than :class:`Rejected`: a decision, a receipt, a server's answer.
+
+    ``data`` stands beside the error in the JSON object, for example the ticket that says refused.
+    """
+
+    def __init__(self, *, code: int, label: str, reason: str, data: Mapping[str, object] | None = None) -> None:
+        super().__init__(label)
+        self.code = code
+        self.label = label
+        self.reason = reason
+        self.data = dict(data or {})
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """A command's answer: ``data`` is the JSON object, ``show`` prints the same for people."""
+
+    data: Mapping[str, object]
+    show: Callable[["Console"], None]
+    status: Exit = Exit.DONE
+
+
+class Desk(Struct, frozen=True, kw_only=True):
+    """Where a command works: the home folder it was given, and how it speaks to the outside."""
+
+    home: Path
+    as_json: bool
+    debug: bool
+
+    def say(self, text: str) -> None:
+        """A line of progress on standard error."""
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar on standard error: ``advance(done, total)``. Silent where nobody watches."""
+        from rich.progress import Progress  # noqa: PLC0415 - only when something is shown
+
+        with Progress(console=console(sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def default_home() -> Path:
+    """The folder named by the environment, else ``~/.carechain``."""
+    return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".carechain")
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", envvar=HOME_VARIABLE, help="The home folder; ~/.carechain unless given.", show_envvar=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected failure.")]
+_COMMON: Final = (
+    inspect.Parameter("home", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=HomeOption),
+    inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
+    inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption),
+)
+
+
+def command(
+    app: typer.Typer, name: str
+) -> Callable[[Callable[Concatenate[Desk, P], Report]], Callable[Concatenate[Desk, P], Report]]:
+    """Register a command: it is called with its :class:`Desk` and its own options, and returns a report.
+
+    Adds the options that all commands share and the lines about exit status to its help.
+    """
+
+    def register(work: Callable[Concatenate[Desk, P], Report]) -> Callable[Concatenate[Desk, P], Report]:
+        @wraps(work)
+        def run(*, home: Path | None, as_json: bool, debug: bool, **own: Any) -> None:  # noqa: ANN401 - the options of any command
+            desk = Desk(home=(home or default_home()).expanduser(), as_json=as_json, debug=debug)
+            status = _run(desk, lambda: work(desk, **own))
+            if status is not Exit.DONE:
+                raise typer.Exit(status)
+
+        own_parameters = list(inspect.signature(work).parameters.values())[1:]
+        merged = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own_parameters] + list(_COMMON)
+        run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in merged}
+        app.command(name, help=inspect.getdoc(work))(run)
+        return work
+
+    return register
+
+
+def sub_app(help_text: str) -> typer.Typer:
+    """A group of commands under one name."""
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+
+def console(stream: IO[str]) -> "Console":
+    """A console on a stream that never breaks Chinese text or wraps ids where the output is not a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - only when something is shown
+
+    width = None if stream.isatty() else 200
+    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty(), width=width)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> "Table":
+    """A plain table; ids are never cut."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only when something is shown
+    from rich.table import Table  # noqa: PLC0415 - only when something is shown
+    from rich.text import Text  # noqa: PLC0415 - only when something is shown
+
+    grid = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        # Text, not markup: a name with square brackets stays a name.
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
+
+
+def lines(*text: str) -> Callable[["Console"], None]:
+    """Show these lines as they are."""
+
+    def show(screen: "Console") -> None:
+        for line in text:
+            screen.print(line, markup=False)
+
+    return show
+
+
+def tables(*grids: "Table") -> Callable[["Console"], None]:
+    """Show these tables."""
+
+    def show(screen: "Console") -> None:
+        for grid in grids:
+            screen.print(grid)
+
+    return show
+
+
+def _run(desk: Desk, work: Callable[[], Report]) -> Exit:
+    """Do the work and print its report, or the reason why there is none."""
+    for stream in (sys.stdout, sys.stderr):
+        _speak_utf8(stream)
+    try:
+        report = work()
+        if desk.as_json:
+            _print_json(report.data)
+        else:
+            report.show(console(sys.stdout))
+        sys.stdout.flush()
+    except Rejected as refused:
+        code = refused.code
+        return _fail(desk, Exit.REFUSED, code.reason, code=int(code), label=code.label, data=_details(refused))
+    except Denied as denied:
+        return _fail(desk, Exit.REFUSED, denied.reason, code=denied.code, label=denied.label, data=denied.data)
+    except CannotRun as missing:
+        return _fail(desk, Exit.ENVIRONMENT, str(missing))
+    except BrokenPipeError:
+        # The reader went away, as `| head` does; nothing is left to say and nobody to hear it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.ENVIRONMENT
+    except OSError as error:
+        _trace(desk)
+        return _fail(desk, Exit.ENVIRONMENT, _sentence_of(error))
+    except (typer.Exit, typer.Abort, typer.BadParameter, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: a sentence for the user, the trace with --debug
+        _trace(desk)
+        known = _known_environment(error)
+        return _fail(desk, Exit.ENVIRONMENT, known or _unexpected(error))
+    return report.status
+
+
+def _fail(
+    desk: Desk,
+    status: Exit,
+    reason: str,
+    *,
+    code: int | None = None,
+    label: str | None = None,
+    data: Mapping[str, object] | None = None,
+) -> Exit:
+    named = f" {code} {label}" if code is not None else ""
+    sys.stderr.write(f"{_TITLES_OF_FAILURE[status]}{named}: {reason}\n")
+    if desk.as_json:
+        error = {"code": code, "label": label, "reason": reason}
+        _print_json({"ok": False, "error": error, **(data or {})})
+        sys.stdout.flush()
+    return status
+
+
+def _print_json(data: Mapping[str, object]) -> None:
+    sys.stdout.write(msgspec.json.encode(data, enc_hook=_plain).decode() + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _details(refused: Rejected) -> dict[str, object]:
+    """What some refusals know besides their code: which record they are about."""
+    record = getattr(refused, "record_id", None)
+    return {"record": record.hex()} if isinstance(record, bytes) else {}
+
+
+def _sentence_of(error: OSError) -> str:
+    """What the operating system says, with the file's name, without Python's numbers."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what}: {error.filename}" if error.filename is not None else what
+
+
+def _known_environment(error: Exception) -> str | None:
+    """A failure of the environment that its own class describes with a sentence."""
+    documented = (type(error).__doc__ or "").strip().splitlines()
+    if type(error).__module__.startswith("carechain.") and str(error):
+        return str(error)
+    if type(error).__module__.startswith("carechain.") and documented:
+        return documented[0]
+    return None
+
+
+def _unexpected(error: Exception) -> str:
+    return f"an unexpected failure ({type(error).__name__}). Run again with --debug and report what it shows."
+
+
+def _trace(desk: Desk) -> None:
+    if desk.debug:
+        traceback.print_exc(file=sys.stderr)
+
+
+def _speak_utf8(stream: IO[str]) -> None:
+    """A terminal set to another encoding would turn a Chinese name into a traceback."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,325 @@
+"""The block log: every block as it was acknowledged, append-only and checksummed. All else is derived from it.
+
+**Layout.** The file begins with a label (what it is, format version, genesis hash, checksum). Then one record
+per height from 1 on: a head of fixed size with height, payload length, the payload's checksum and a checksum over
+the head itself, followed by the payload: sealed header, transactions, receipts. Checksums are truncated SHA-256. They
+are not chained: they are there for the disk's errors, and against people the headers are chained and signed.
+
+**Torn or corrupt.** A record is written whole, synced, and only then acknowledged; the next record is written
+after that. So whatever a crash cut short is the last record, and it was never acknowledged. It is *torn* exactly if
+the file ends before the record does: inside its head, or before the end that a head with a correct checksum
+states. Only that is cut off. A record that is all there but fails a checksum is *corrupt*: it may have been
+acknowledged, so it is never dropped, and opening refuses with :class:`CorruptHistory`. A flipped length cannot pass
+for a torn record, because the head has its own checksum. What a torn record cannot be told from is a log
+that somebody shortened; :mod:`carechain.engine.session` notices that where a checkpoint reaches further.
+
+**Index.** Beside the log lies a file of 8-byte offsets, one per height. It is derived, is never synced except at
+closing, and is rebuilt from the heads whenever it does not fit.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from struct import Struct as Layout
+from typing import Annotated, Final, Self
+
+import msgspec
+from msgspec import Meta, Struct
+
+from carechain.core.codec import Malformed, decode_strict, encode
+from carechain.core.limits import BLOCK_TXS
+from carechain.engine.disk import LogFile, OsFile
+
+LOG_NAME: Final = "blocks.log"
+INDEX_NAME: Final = "blocks.index"
+LOG_VERSION: Final = 1
+RECORD_BYTES: Final = 0xFFFF_FFFF
+"""The largest payload a head can state; blocks are bounded far below it."""
+
+_MAGIC: Final = b"carechain blocks"
+_LABEL: Final = Layout(">16sI32s")
+_CHECK_BYTES: Final = 12
+LABEL_BYTES: Final = _LABEL.size + _CHECK_BYTES
+_HEAD: Final = Layout(">QI16s")
+_DIGEST_BYTES: Final = 16
+HEAD_BYTES: Final = _HEAD.size + _CHECK_BYTES
+_OFFSET: Final = Layout(">Q")
+
+
+class CorruptHistory(Exception):  # noqa: N818 - names what is wrong with the disk
+    """An acknowledged block is damaged or does not fit: restore it from a backup or another node.
+
+    ``height`` is the first block that is wrong.
+    """
+
+    def __init__(self, height: int, reason: str) -> None:
+        super().__init__(f"block {height}: {reason}")
+        self.height = height
+        self.reason = reason
+
+
+class LogTooNew(Exception):  # noqa: N818 - names what is wrong with the log
+    """The log was written by a newer version of the program; install that version."""
+
+
+class WrongChain(Exception):  # noqa: N818 - names what is wrong with the folder
+    """The folder belongs to a network with another genesis."""
+
+
+class StoredBlock(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A record's payload: the sealed header's bytes, each transaction's, each receipt's."""
+
+    header: bytes
+    txs: Annotated[tuple[bytes, ...], Meta(max_length=BLOCK_TXS)]
+    receipts: Annotated[tuple[bytes, ...], Meta(max_length=BLOCK_TXS)]
+
+
+_blocks = msgspec.msgpack.Decoder(StoredBlock)
+
+
+class BlockLog:
+    """An open log. Single-threaded, one writer; use :meth:`open` for a folder."""
+
+    __slots__ = ("_end", "_height", "_index", "_records", "_writable", "torn_bytes")
+
+    def __init__(self, *, records: LogFile, index: LogFile | None, genesis: bytes, writable: bool = True) -> None:
+        """Check the label and the tail of ``records``, cut off a torn record, and bring ``index`` up to date.
+
+        A log that is not ``writable`` is left as it is, a torn record is only passed over, and its index may
+        be left out. ``torn_bytes`` says how much was torn. Raises :class:`CorruptHistory`, :class:`WrongChain`,
+        :class:`LogTooNew` or ``OSError``.
+        """
+        self._records = records
+        self._index: LogFile = MemoryFile() if index is None else index
+        self._writable = writable
+        self._height = 0
+        self._end = LABEL_BYTES
+        self.torn_bytes = 0
+        self._read_label(genesis)
+        if not self._resume():
+            self._rebuild()
+
+    @classmethod
+    def open(cls, folder: Path, *, genesis: bytes, read_only: bool = False) -> Self:
+        """The log in ``folder``, which must exist; ``genesis`` is the hash of the network's genesis."""
+        records = OsFile(folder / LOG_NAME, read_only=read_only)
+        try:
+            index = None if read_only else OsFile(folder / INDEX_NAME)
+        except BaseException:
+            records.close()
+            raise
+        try:
+            return cls(records=records, index=index, genesis=genesis, writable=not read_only)
+        except BaseException:
+            records.close()
+            if index is not None:
+                index.close()
+            raise
+
+    @property
+    def height(self) -> int:
+        """The height of the last block; 0 when there is none."""
+        return self._height
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the log up to the end of its last record."""
+        return self._end
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def append(self, height: int, block: StoredBlock) -> None:
+        """Write the next block and return once it is durable.
+
+        After an ``OSError`` nobody knows what the disk holds: close the log and open it again.
+        """
+        if not self._writable or height != self._height + 1:
+            raise ValueError(f"block {height} does not come next in this log")
+        payload = encode(block)
+        if len(payload) > RECORD_BYTES:
+            raise ValueError(f"a block of {len(payload)} bytes does not fit a record")
+        record = record_head(height, payload) + payload
+        self._records.write_at(self._end, record)
+        self._records.sync()
+        self._note(height, self._end, len(record))
+
+    def _note(self, height: int, offset: int, size: int) -> None:
+        self._index.write_at((height - 1) * _OFFSET.size, _OFFSET.pack(offset))
+        self._height = height
+        self._end = offset + size
+
+    def close(self) -> None:
+        """Release the files; the index is synced so that the next start need not rebuild it."""
+        try:
+            if self._writable:
+                self._index.sync()
+        finally:
+            self._records.close()
+            self._index.close()
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def read(self, height: int) -> StoredBlock:
+        """The block at ``height``. Raises ``IndexError`` if there is none, :class:`CorruptHistory` if it is damaged."""
+        if not 0 < height <= self._height:
+            raise IndexError(height)
+        offset = self._offset(height)
+        length, check = self._head(height, offset)
+        return self._block(height, offset, length, check)
+
+    def blocks(self, first: int = 1) -> Iterator[tuple[int, StoredBlock]]:
+        """Blocks from height ``first`` on, ascending; raises :class:`CorruptHistory` at the first damaged one."""
+        offset = LABEL_BYTES if first == 1 else self._offset(first) if first <= self._height else self._end
+        for height in range(first, self._height + 1):
+            length, check = self._head(height, offset)
+            yield height, self._block(height, offset, length, check)
+            offset += HEAD_BYTES + length
+
+    def _offset(self, height: int) -> int:
+        """Where a record begins; an index entry that points elsewhere means that the index has to be rebuilt."""
+        entry = self._index.read_at((height - 1) * _OFFSET.size, _OFFSET.size)
+        if len(entry) == _OFFSET.size:
+            offset = int.from_bytes(entry, "big")
+            if LABEL_BYTES <= offset < self._end:
+                found = read_head(self._records.read_at(offset, HEAD_BYTES))
+                if found is not None and found[0] == height:
+                    return offset
+        self._rebuild()
+        return int.from_bytes(self._index.read_at((height - 1) * _OFFSET.size, _OFFSET.size), "big")
+
+    def _head(self, height: int, offset: int) -> tuple[int, bytes]:
+        """Payload length and checksum of the record at ``offset``."""
+        found = read_head(self._records.read_at(offset, HEAD_BYTES))
+        if found is None:
+            raise CorruptHistory(height, "the record's head fails its checksum")
+        if found[0] != height:
+            raise CorruptHistory(height, f"the record says that it is block {found[0]}")
+        return found[1], found[2]
+
+    def _block(self, height: int, offset: int, length: int, check: bytes) -> StoredBlock:
+        payload = self._records.read_at(offset + HEAD_BYTES, length)
+        if len(payload) != length or sha256(payload).digest()[:_DIGEST_BYTES] != check:
+            raise CorruptHistory(height, "the record fails its checksum")
+        try:
+            return decode_strict(_blocks, payload)
+        except Malformed:
+            raise CorruptHistory(height, "the record is not a block") from None
+
+    # --- opening ------------------------------------------------------------------------------------------
+
+    def _read_label(self, genesis: bytes) -> None:
+        label = label_of(genesis)
+        found = self._records.read_at(0, LABEL_BYTES)
+        if len(found) < LABEL_BYTES:
+            # The label is synced before the first record is written, so nothing was acknowledged yet.
+            if not self._writable:
+                raise CorruptHistory(0, "the log has no label")
+            self._records.truncate(0)
+            self._records.write_at(0, label)
+            self._records.sync()
+            return
+        if found == label:
+            return
+        body = found[: _LABEL.size]
+        magic, version, chain = _LABEL.unpack(body)
+        if magic != _MAGIC or found[_LABEL.size :] != _checksum(body):
+            raise CorruptHistory(0, "the log's label fails its checksum")
+        if version > LOG_VERSION:
+            raise LogTooNew(f"the log has version {version}, this program knows {LOG_VERSION}")
+        if chain != genesis:
+            raise WrongChain("the block log was started from another genesis")
+        raise CorruptHistory(0, f"the log has the unknown version {version}")
+
+    def _resume(self) -> bool:
+        """Go on from the last block the index knows, checking the rest; False if the index is of no use."""
+        known = self._index.size() // _OFFSET.size
+        if not known:
+            return False
+        offset = int.from_bytes(self._index.read_at((known - 1) * _OFFSET.size, _OFFSET.size), "big")
+        found = read_head(self._records.read_at(offset, HEAD_BYTES)) if offset >= LABEL_BYTES else None
+        if found is None or found[0] != known:
+            return False
+        self._walk(known, offset)
+        return True
+
+    def _rebuild(self) -> None:
+        self._height, self._end = 0, LABEL_BYTES
+        self._index.truncate(0)
+        self._walk(1, LABEL_BYTES)
+
+    def _walk(self, height: int, offset: int) -> None:
+        """Note every record from ``offset`` on, check the last one whole, and cut off what is torn."""
+        size = self._records.size()
+        last: tuple[int, int, int, bytes] | None = None
+        while size - offset >= HEAD_BYTES:
+            length, check = self._head(height, offset)
+            if offset + HEAD_BYTES + length > size:
+                break
+            self._note(height, offset, HEAD_BYTES + length)
+            last = height, offset, length, check
+            offset += HEAD_BYTES + length
+            height += 1
+        if last is not None:
+            self._block(*last)
+        self.torn_bytes = size - offset
+        if self.torn_bytes and self._writable:
+            self._records.truncate(offset)
+            self._records.sync()
+        self._index.truncate(self._height * _OFFSET.size)
+
+
+class MemoryFile:
+    """A :class:`~carechain.engine.disk.LogFile` in memory: the index of a log that is only read."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._data = bytearray()
+
+    def size(self) -> int:
+        """The length in bytes."""
+        return len(self._data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``."""
+        return bytes(self._data[offset : offset + size])
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write ``data`` at ``offset``."""
+        self._data[offset : offset + len(data)] = data
+
+    def truncate(self, size: int) -> None:
+        """Cut to ``size`` bytes."""
+        del self._data[size:]
+
+    def sync(self) -> None:
+        """Memory has nothing to sync."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def label_of(genesis: bytes) -> bytes:
+    """The first bytes of the log of the network with this genesis hash."""
+    body = _LABEL.pack(_MAGIC, LOG_VERSION, genesis)
+    return body + _checksum(body)
+
+
+def record_head(height: int, payload: bytes) -> bytes:
+    """The head of a record."""
+    body = _HEAD.pack(height, len(payload), sha256(payload).digest()[:_DIGEST_BYTES])
+    return body + _checksum(body)
+
+
+def read_head(data: bytes) -> tuple[int, int, bytes] | None:
+    """Height, payload length and payload checksum of a record's head; None if its own checksum fails."""
+    body = data[: _HEAD.size]
+    if len(data) != HEAD_BYTES or data[_HEAD.size :] != _checksum(body):
+        return None
+    height, length, check = _HEAD.unpack(body)
+    return height, length, check
+
+
+def _checksum(body: bytes) -> bytes:
+    return sha256(b"carechain/blocklog/1" + body).digest()[:_CHECK_BYTES]

@@ -1,0 +1,66 @@
+"""What a stored block must show by itself: a decodable header that follows the last one and its producer's signature.
+
+Recovery and ``verify`` share these checks.
+"""
+
+from carechain.chain.genesis import Genesis
+from carechain.chain.header import HEADER_VERSION, SealedHeader, decode_sealed, signing_bytes
+from carechain.chain.receipts import Receipt, decode_receipt
+from carechain.core.codec import Malformed
+from carechain.core.crypto import BadSignature, verify
+from carechain.core.ids import party_id
+from carechain.engine.blocklog import CorruptHistory, StoredBlock
+
+ProducerKeys = dict[bytes, tuple[int, bytes]]
+"""Party id of each producer to its suite and public key, as the genesis has them."""
+
+
+def producer_keys(genesis: Genesis) -> ProducerKeys:
+    """Who may sign blocks (LED-3)."""
+    founders = {party_id(new.suite, new.public_key): (new.suite, new.public_key) for new in genesis.members}
+    return {producer: founders[producer] for producer in genesis.producers if producer in founders}
+
+
+def read_header(height: int, stored: StoredBlock) -> SealedHeader:
+    """The block's header. Raises :class:`CorruptHistory`."""
+    try:
+        sealed = decode_sealed(stored.header)
+    except Malformed:
+        raise CorruptHistory(height, "the header is malformed") from None
+    if sealed.header.height != height:
+        raise CorruptHistory(height, f"the header is that of block {sealed.header.height}")
+    return sealed
+
+
+def read_receipts(height: int, stored: StoredBlock) -> tuple[Receipt, ...]:
+    """The block's receipts, one per transaction. Raises :class:`CorruptHistory`."""
+    if len(stored.receipts) != len(stored.txs):
+        raise CorruptHistory(height, "there is not one receipt per transaction")
+    try:
+        return tuple(decode_receipt(data) for data in stored.receipts)
+    except Malformed:
+        raise CorruptHistory(height, "a receipt is malformed") from None
+
+
+def check_header(sealed: SealedHeader, *, chain_id: str, previous: bytes, time_s: int, producers: ProducerKeys) -> None:
+    """Check that the header follows the block with hash ``previous`` and time ``time_s``, and who signed it.
+
+    Raises :class:`CorruptHistory`. The roots are for the caller, who executes the block.
+    """
+    header = sealed.header
+    if header.version != HEADER_VERSION:
+        raise CorruptHistory(header.height, "the header's version is unknown")
+    if header.chain_id != chain_id:
+        raise CorruptHistory(header.height, "the block is of another chain")
+    if header.previous != previous:
+        raise CorruptHistory(header.height, "the block does not follow the one before it")
+    if header.time_s < time_s:
+        raise CorruptHistory(header.height, "block time goes back")
+    key = producers.get(header.producer)
+    if key is None:
+        raise CorruptHistory(header.height, "the genesis does not name this block producer")
+    suite, public_key = key
+    try:
+        verify(suite=suite, public_key=public_key, signature=sealed.signature, message=signing_bytes(header))
+    except BadSignature:
+        raise CorruptHistory(header.height, "the producer's signature does not hold") from None

@@ -1,0 +1,468 @@
+"""The session: the one legal order of calls for every engine, and the state they all share (DESIGN section 5).
+
+``check`` any number of times · ``finalize`` a block, repeatedly if need be: it computes and keeps nothing ·
+``commit`` what was finalised last: appended to the block log, synced, and only then made the current state. Opening
+resumes at the last durable block: the tree's last checkpoint is loaded and the blocks after it are executed again.
+
+The block log is authoritative. The tree and the transaction index are written at checkpoints, whose only purpose
+is a short start. A session belongs to one thread.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+from typing import Final, Protocol, Self
+
+from msgspec import Struct
+
+from carechain.chain.genesis import CHAIN, Genesis, apply_genesis, genesis_hash
+from carechain.chain.header import Header, SealedHeader, header_hash, receipt_root, signing_bytes, tx_root
+from carechain.chain.receipts import FullReceipt, Receipt, describe, encode_receipt
+from carechain.chain.replay import ReplayWindow
+from carechain.chain.signatures import SignatureCache
+from carechain.chain.transition import Block, Ledger, admit, apply_block
+from carechain.chain.tx import parse
+from carechain.core.codec import encode
+from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, REPLAY_BUCKET_S, TX_LIFETIME_S
+from carechain.core.party import Party
+from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock, WrongChain
+from carechain.engine.sealed import check_header, producer_keys, read_header, read_receipts
+from carechain.engine.txindex import TxIndex, admitted, id_and_validity, id_of
+from carechain.state.node import EMPTY
+from carechain.state.overlay import Overlay
+from carechain.state.snapshot import Snapshot
+from carechain.state.store import NodeStore
+
+LEDGER_FOLDER: Final = "ledger"
+TREE_FOLDER: Final = "tree"
+
+Progress = Callable[[int, int], None]
+"""Called with how many blocks are done and how many there are."""
+
+
+class IllegalOrder(RuntimeError):  # noqa: N818 - names what the caller did
+    """A call out of order, a height or a time that does not follow, or a session that has ended: a caller's bug."""
+
+
+class Checkpoints(Struct, frozen=True, kw_only=True):
+    """When the tree is written: after so many blocks or admitted transactions, whichever comes first.
+
+    Larger values write less and make a restart after a crash longer.
+    """
+
+    blocks: int = 1_000
+    txs: int = 20_000
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """Where the chain stands. At height 0: the genesis time, the genesis state and the genesis hash."""
+
+    height: int
+    time_s: int
+    app_hash: bytes
+    block_hash: bytes
+
+
+class Finalized(Struct, frozen=True, kw_only=True):
+    """What executing a block gave: one receipt per transaction, and the three roots of its header."""
+
+    block: Block
+    receipts: tuple[Receipt, ...]
+    app_hash: bytes
+    tx_root: bytes
+    receipt_root: bytes
+
+
+class CommittedBlock(Struct, frozen=True, kw_only=True):
+    """A durable block. ``receipts`` and ``tx_ids`` stand in the order of ``txs``.
+
+    ``tx_ids`` holds None for bytes that were never a transaction. ``refused`` lists transactions that were handed to
+    the producer but failed admission at the block's time, with the number of the code: they are not on the ledger.
+    """
+
+    header: Header
+    signature: bytes
+    txs: tuple[bytes, ...]
+    receipts: tuple[Receipt, ...]
+    tx_ids: tuple[bytes | None, ...]
+    refused: tuple[tuple[bytes, int], ...] = ()
+
+    @property
+    def height(self) -> int:
+        """The block's height."""
+        return self.header.height
+
+    @property
+    def time_s(self) -> int:
+        """The block's time, Unix seconds."""
+        return self.header.time_s
+
+
+class Producer(Protocol):
+    """Who signs blocks: one of the genesis' producers (LED-3)."""
+
+    @property
+    def party(self) -> bytes:
+        """The producer's party id."""
+
+    def sign(self, message: bytes) -> bytes:
+        """A 64-byte signature over ``message``."""
+
+
+class _Pending(Struct, frozen=True):
+    """A finalised block that nobody committed yet."""
+
+    finalized: Finalized
+    snapshot: Snapshot
+
+
+class Session:
+    """The ledger of one node. Use :meth:`open`."""
+
+    def __init__(
+        self,
+        *,
+        log: BlockLog,
+        store: NodeStore,
+        genesis: Genesis,
+        signatures: SignatureCache | None = None,
+        checkpoints: Checkpoints | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take over an open log and store and resume at the last durable block.
+
+        Raises :class:`WrongChain`, :class:`CorruptHistory` or what the disk raises; log and store stay open then.
+        """
+        self.genesis: Final = genesis
+        self._genesis_hash = genesis_hash(genesis)
+        self._producer_keys = producer_keys(genesis)
+        self._log = log
+        self._store = store
+        self._signatures = signatures or SignatureCache()
+        self._checkpoints = checkpoints or Checkpoints()
+        self._replay = ReplayWindow()
+        self._index = TxIndex(store)
+        self._pending: _Pending | None = None
+        self._view: Ledger | None = None
+        self._unwritten_txs = 0
+        self._open = True
+        self._snapshot = store.snapshot()
+        self._head = self._resume()
+        self._catch_up(progress)
+
+    @classmethod
+    def open(
+        cls,
+        home: Path,
+        genesis: Genesis,
+        *,
+        checkpoints: Checkpoints | None = None,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open or start the ledger in ``home/ledger``; ``rebuild`` throws the derived tree away and replays all blocks.
+
+        Raises :class:`CorruptHistory` naming the first block that is wrong, :class:`WrongChain`,
+        ``BadGenesis``, what :class:`~carechain.state.store.NodeStore` and :class:`BlockLog` raise on opening, or
+        ``OSError``.
+        """
+        folder = home / LEDGER_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        # The log comes first: its lock keeps a second process away from the tree as well.
+        log = BlockLog.open(folder, genesis=genesis_hash(genesis))
+        try:
+            if rebuild and (folder / TREE_FOLDER).exists():
+                rmtree(folder / TREE_FOLDER)
+            store = NodeStore.open(folder / TREE_FOLDER)
+        except BaseException:
+            log.close()
+            raise
+        try:
+            return cls(log=log, store=store, genesis=genesis, checkpoints=checkpoints, progress=progress)
+        except BaseException:
+            store.close()
+            log.close()
+            raise
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """The last committed block."""
+        return self._head
+
+    @property
+    def signatures(self) -> SignatureCache:
+        """What this node verified already: the engine's helpers add to it."""
+        return self._signatures
+
+    def snapshot(self) -> Snapshot:
+        """The committed state, for queries and proofs; it stays as it is until the second checkpoint from now."""
+        self._require_open()
+        return self._snapshot
+
+    def block(self, height: int) -> CommittedBlock:
+        """A committed block. Raises ``IndexError`` if there is none at ``height``, :class:`CorruptHistory`."""
+        self._require_open()
+        stored = self._log.read(height)
+        sealed = read_header(height, stored)
+        return CommittedBlock(
+            header=sealed.header,
+            signature=sealed.signature,
+            txs=stored.txs,
+            receipts=read_receipts(height, stored),
+            tx_ids=tuple(id_of(raw) for raw in stored.txs),
+        )
+
+    def locate(self, tx_id: bytes) -> tuple[int, int] | None:
+        """Height and index of an admitted transaction, or None."""
+        self._require_open()
+        for height, index in self._index.candidates(tx_id):
+            txs = self._log.read(height).txs
+            if index < len(txs) and id_of(txs[index]) == tx_id:
+                return height, index
+        return None
+
+    def receipt(self, tx_id: bytes) -> FullReceipt | None:
+        """The receipt of an admitted transaction with everything LED-9 asks for, or None."""
+        place = self.locate(tx_id)
+        if place is None:
+            return None
+        height, index = place
+        stored = self._log.read(height)
+        receipt = read_receipts(height, stored)[index]
+        return describe(stored.txs[index], receipt, height=height, index=index)
+
+    # --- check, finalize, commit --------------------------------------------------------------------------
+
+    def check(self, raw: bytes, *, time_s: int | None = None) -> Party:
+        """Admission on the committed state; returns the signer and raises ``Rejected``.
+
+        ``time_s`` is the time to judge validity by: the last block's unless the caller expects a later one.
+        """
+        tx = parse(raw)
+        party = admit(self.ledger(), tx, self._head.time_s if time_s is None else time_s)
+        self._signatures.keep_parsed(tx)
+        return party
+
+    def ledger(self) -> Ledger:
+        """The committed state as admission sees it. Nothing may be written to it."""
+        self._require_open()
+        if self._view is None:
+            self._view = self._ledger_over(Overlay(self._snapshot))
+        return self._view
+
+    def finalize(self, block: Block) -> Finalized:
+        """Execute the next block without keeping anything; may be repeated, also with another block, before commit."""
+        self._require_open()
+        self._require_next(block)
+        if self.checkpoint_due:
+            self.checkpoint()
+        self._replay.abandon()
+        self._pending = None
+        overlay = Overlay(self._snapshot)
+        receipts = tuple(apply_block(self._ledger_over(overlay), block))
+        changes = overlay.changes()
+        snapshot = self._snapshot.apply(changes) if changes else self._snapshot
+        finalized = Finalized(
+            block=block,
+            receipts=receipts,
+            app_hash=snapshot.root_hash,
+            tx_root=tx_root(block.txs),
+            receipt_root=receipt_root(list(receipts)),
+        )
+        self._pending = _Pending(finalized, snapshot)
+        return finalized
+
+    def commit(self, producer: Producer) -> CommittedBlock:
+        """Seal the block that was finalised last, make it durable, and make its state the current one.
+
+        When the disk fails, ``OSError`` is raised and the session has ended: whether the block is durable is known
+        only after opening again.
+        """
+        pending = self._require_pending()
+        if producer.party not in self._producer_keys:
+            raise IllegalOrder("the genesis does not name this block producer")
+        finalized = pending.finalized
+        header = Header(
+            chain_id=self.genesis.chain_id,
+            height=finalized.block.height,
+            time_s=finalized.block.time_s,
+            previous=self._head.block_hash,
+            tx_root=finalized.tx_root,
+            receipt_root=finalized.receipt_root,
+            app_hash=finalized.app_hash,
+            producer=producer.party,
+        )
+        signature = producer.sign(signing_bytes(header))
+        receipts = tuple(encode_receipt(receipt) for receipt in finalized.receipts)
+        stored = StoredBlock(encode(SealedHeader(header, signature)), finalized.block.txs, receipts)
+        try:
+            self._log.append(header.height, stored)
+        except BaseException:
+            self._end()
+            raise
+        tx_ids = self._switch(header, pending)
+        return CommittedBlock(
+            header=header,
+            signature=signature,
+            txs=finalized.block.txs,
+            receipts=finalized.receipts,
+            tx_ids=tx_ids,
+        )
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise IllegalOrder("the session has ended: open it again")
+
+    def _require_pending(self) -> _Pending:
+        self._require_open()
+        if self._pending is None:
+            raise IllegalOrder("commit needs a finalised block")
+        return self._pending
+
+    def _require_next(self, block: Block) -> None:
+        if block.height != self._head.height + 1:
+            raise IllegalOrder(f"block {block.height} does not follow block {self._head.height}")
+        if block.time_s < self._head.time_s:
+            raise IllegalOrder("block time goes back")
+        if len(block.txs) > BLOCK_TXS or sum(map(len, block.txs)) > BLOCK_SIZE_BYTES:
+            raise IllegalOrder("the block is larger than a block may be")
+
+    def _ledger_over(self, overlay: Overlay) -> Ledger:
+        return Ledger(chain_id=self.genesis.chain_id, state=overlay, replay=self._replay, signatures=self._signatures)
+
+    def _switch(self, header: Header, pending: _Pending) -> tuple[bytes | None, ...]:
+        """Make a durable block the current state, in memory; returns the transactions' ids."""
+        finalized = pending.finalized
+        txs = finalized.block.txs
+        parsed = self._signatures.parsed
+        tx_ids = tuple(tx.id if (tx := parsed(raw)) else id_of(raw) for raw in txs)
+        self._index.add(header.height, tx_ids, finalized.receipts)
+        self._signatures.forget(txs)
+        self._replay.commit(header.time_s)
+        self._snapshot = pending.snapshot
+        self._head = Head(
+            height=header.height, time_s=header.time_s, app_hash=header.app_hash, block_hash=header_hash(header)
+        )
+        self._pending = None
+        self._view = None
+        self._unwritten_txs += len(txs)
+        return tx_ids
+
+    # --- checkpoints --------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the next :meth:`finalize` will write a checkpoint first; an engine may do so earlier, when idle."""
+        unwritten = self._head.height - self._store.height
+        return self._unwritten_txs >= self._checkpoints.txs or unwritten >= self._checkpoints.blocks
+
+    def checkpoint(self) -> None:
+        """Write tree and transaction index as of the last committed block; abandons a finalised block."""
+        self._require_open()
+        self._replay.abandon()
+        self._pending = None
+        self._view = None
+        try:
+            self._snapshot = self._store.checkpoint(
+                height=self._head.height, snapshot=self._snapshot, side=self._index.unwritten()
+            )
+        except BaseException:
+            self._end()
+            raise
+        self._index.written()
+        self._unwritten_txs = 0
+
+    def close(self) -> None:
+        """Write a last checkpoint and release everything; closing twice is allowed."""
+        if not self._open:
+            return
+        if self._head.height != self._store.height:
+            self.checkpoint()
+        self._end()
+
+    def _end(self) -> None:
+        """Release everything without writing: what is not in the log yet was never acknowledged."""
+        self._open = False
+        self._pending = None
+        try:
+            self._log.close()
+        finally:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._open:
+            self._end()
+
+    # --- recovery -----------------------------------------------------------------------------------------
+
+    def _resume(self) -> Head:
+        """The head of the last checkpoint; an empty store gets the genesis state first."""
+        if self._snapshot.root_hash == EMPTY.hash:
+            self._write_genesis()
+        row = CHAIN.bind(self._snapshot).get(0)
+        if row is None or row.genesis != self._genesis_hash:
+            raise WrongChain("the state was started from another genesis")
+        height = self._store.height
+        if height > self._log.height:
+            raise CorruptHistory(self._log.height + 1, "the log ends here, but a checkpoint reaches further")
+        app_hash = self._snapshot.root_hash
+        if not height:
+            return Head(height=0, time_s=self.genesis.time_s, app_hash=app_hash, block_hash=self._genesis_hash)
+        header = read_header(height, self._log.read(height)).header
+        if header.app_hash != app_hash:
+            raise CorruptHistory(height, "the checkpoint's state is not the one that the block states")
+        self._remember_ids(height, header.time_s)
+        return Head(height=height, time_s=header.time_s, app_hash=app_hash, block_hash=header_hash(header))
+
+    def _write_genesis(self) -> None:
+        overlay = Overlay(self._snapshot)
+        apply_genesis(overlay, self.genesis)
+        self._snapshot = self._store.checkpoint(height=0, snapshot=self._snapshot.apply(overlay.changes()))
+
+    def _remember_ids(self, height: int, time_s: int) -> None:
+        """Fill the replay window from the blocks whose transactions could be sent again."""
+        for earlier in range(height, 0, -1):
+            stored = self._log.read(earlier)
+            block_time_s = read_header(earlier, stored).header.time_s
+            if block_time_s + TX_LIFETIME_S + REPLAY_BUCKET_S <= time_s:
+                break
+            for raw, receipt in zip(stored.txs, read_receipts(earlier, stored), strict=True):
+                if admitted(receipt):
+                    self._replay.add(*id_and_validity(raw))
+        self._replay.commit(time_s)
+
+    def _catch_up(self, progress: Progress | None) -> None:
+        """Execute the blocks after the checkpoint; each must come out as its header says."""
+        first, last = self._head.height + 1, self._log.height
+        for height, stored in self._log.blocks(first):
+            sealed = read_header(height, stored)
+            header = sealed.header
+            check_header(
+                sealed,
+                chain_id=self.genesis.chain_id,
+                previous=self._head.block_hash,
+                time_s=self._head.time_s,
+                producers=self._producer_keys,
+            )
+            try:
+                finalized = self.finalize(Block(height=height, time_s=header.time_s, txs=stored.txs))
+            except IllegalOrder as broken:
+                raise CorruptHistory(height, str(broken)) from None
+            if finalized.tx_root != header.tx_root:
+                raise CorruptHistory(height, "the transactions are not those that the header states")
+            if tuple(map(encode_receipt, finalized.receipts)) != stored.receipts:
+                raise CorruptHistory(height, "executing it again gives other receipts")
+            if finalized.receipt_root != header.receipt_root:
+                raise CorruptHistory(height, "the receipts are not those that the header states")
+            if finalized.app_hash != header.app_hash:
+                raise CorruptHistory(height, "executing it again gives another state than the header states")
+            self._switch(header, self._require_pending())
+            if progress is not None:
+                progress(height - first + 1, last - first + 1)

@@ -1,0 +1,104 @@
+"""Where a transaction stands: from its id to height and index.
+
+Entries since the last checkpoint are in memory; older ones are keys of a side table, written with the checkpoint.
+A key is the first 12 bytes of the id, then height and index, and has no value: two ids that begin alike simply
+give two candidates, and the caller compares whole ids. Only admitted transactions are found, because what fails
+admission may be sent again and stand in several blocks.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from carechain.chain.receipts import Receipt
+from carechain.chain.tx import AdmissionCode, Envelope, tx_id
+from carechain.core.ids import U63, Nonce, PartyId
+from carechain.state.store import NodeStore, Side
+
+SIDE_TABLE: Final = "txs"
+_ID_BYTES: Final = 12
+_HEIGHT_BYTES: Final = 6
+_INDEX_BYTES: Final = 2
+_ADMISSION: Final = frozenset(int(code) for code in AdmissionCode)
+
+
+class _BodyStart(Struct, array_like=True):
+    """The first fields of a body; the messages after them are not decoded."""
+
+    chain_id: str
+    sender: PartyId
+    nonce: Nonce
+    valid_until_s: U63
+
+
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+_starts = msgspec.msgpack.Decoder(_BodyStart)
+
+
+def admitted(receipt: Receipt) -> bool:
+    """Whether the transaction passed admission, however it fared then."""
+    return receipt.code not in _ADMISSION
+
+
+def id_of(raw: bytes) -> bytes | None:
+    """A transaction's id from its bytes; None for bytes that are no transaction."""
+    try:
+        return tx_id(_envelopes.decode(raw).body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def id_and_validity(raw: bytes) -> tuple[bytes, int]:
+    """The id and ``valid_until_s`` of a transaction that was admitted, so its form is known to be good."""
+    body = _envelopes.decode(raw).body
+    return tx_id(body), _starts.decode(body).valid_until_s
+
+
+class TxIndex:
+    """The transactions of one node's ledger."""
+
+    __slots__ = ("_recent", "_store")
+
+    def __init__(self, store: NodeStore) -> None:
+        """The index whose older part is in ``store``."""
+        self._store = store
+        self._recent: dict[bytes, tuple[int, int]] = {}
+
+    def add(self, height: int, tx_ids: Sequence[bytes | None], receipts: Sequence[Receipt]) -> None:
+        """Note the admitted transactions of a block."""
+        recent = self._recent
+        for index, (one, receipt) in enumerate(zip(tx_ids, receipts, strict=True)):
+            if one is not None and receipt.code not in _ADMISSION:
+                recent[one] = height, index
+
+    def candidates(self, tx_id: bytes) -> Iterator[tuple[int, int]]:
+        """Places (height, index) where the transaction may stand; the caller compares ids."""
+        place = self._recent.get(tx_id)
+        if place is not None:
+            yield place
+            return
+        for key, _ in self._store.side_scan(SIDE_TABLE, tx_id[:_ID_BYTES]):
+            yield place_in(key)
+
+    def unwritten(self) -> list[Side]:
+        """The side-table entries of everything since the last checkpoint."""
+        return [(SIDE_TABLE, side_key(one, height, index), b"") for one, (height, index) in self._recent.items()]
+
+    def written(self) -> None:
+        """The entries are in the store now."""
+        self._recent.clear()
+
+
+def side_key(tx_id: bytes, height: int, index: int) -> bytes:
+    """The side-table key of one transaction."""
+    return tx_id[:_ID_BYTES] + height.to_bytes(_HEIGHT_BYTES, "big") + index.to_bytes(_INDEX_BYTES, "big")
+
+
+def place_in(key: bytes) -> tuple[int, int]:
+    """Height and index of a side-table key."""
+    return (
+        int.from_bytes(key[_ID_BYTES : _ID_BYTES + _HEIGHT_BYTES], "big"),
+        int.from_bytes(key[_ID_BYTES + _HEIGHT_BYTES :], "big"),
+    )

@@ -1,0 +1,124 @@
+"""Reports: what the gatekeeper served goes into the patients' logs on the ledger, in batches, exactly once (AUD-3).
+
+A report counts the records released under one ticket and carries a digest over the audited reads. Its signed bytes
+are noted durably before they are sent, so after a crash the same transaction is sent again: the ledger takes it once.
+Bytes whose validity has passed are signed anew only when the ledger's time is past it and the patient's log does not
+show the digest; from then on the old bytes can never be admitted.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from carechain.chain.queries import View
+from carechain.chain.receipts import OK
+from carechain.chain.tx import AdmissionCode, build
+from carechain.contracts.access import EntryKind, ReportRelease
+from carechain.core.crypto import SigningKey
+from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
+from carechain.core.rejection import Rejected
+from carechain.gatekeeper.audit import Audit, Report
+from carechain.gatekeeper.ledger import LedgerReader
+
+REPORT_VALID_S: Final = TX_LIFETIME_S // 2
+REPORT_EVERY_S: Final = 5
+_log = structlog.get_logger("carechain.gatekeeper")
+
+
+class Reporter:
+    """Submits the custodian's reports, signed with its member key."""
+
+    def __init__(
+        self, *, ledger: LedgerReader, audit: Audit, key: SigningKey, member: bytes, entropy: Callable[[int], bytes]
+    ) -> None:
+        """``member`` is the custodian's party id and ``key`` its signing key; ``entropy(n)`` gives random bytes."""
+        self._ledger = ledger
+        self._audit = audit
+        self._key = key
+        self._member = member
+        self._entropy = entropy
+        self._turn = asyncio.Lock()
+
+    async def report(self) -> int:
+        """Settle what is open from before, then report everything audited so far; returns how many were settled.
+
+        Raises ``Rejected`` when the ledger does not admit a report now; it stays open and is tried again.
+        """
+        async with self._turn:
+            settled = 0
+            for report in await asyncio.to_thread(self._audit.open_reports):
+                settled += await self._resume(report)
+            while batch := await asyncio.to_thread(self._audit.unreported):
+                raw, until_s = self._sign(batch.ticket, batch.records, batch.digest)
+                report = await asyncio.to_thread(self._audit.begin_report, batch, raw=raw, valid_until_s=until_s)
+                settled += await self._send(report)
+            return settled
+
+    async def run(self, stop: asyncio.Event, *, every_s: float = REPORT_EVERY_S) -> None:
+        """Report at intervals until ``stop`` is set, and once more then."""
+        while not stop.is_set():
+            try:
+                await asyncio.wait_for(stop.wait(), every_s)
+            except TimeoutError:
+                await self._report_or_log()
+        await self._report_or_log()
+
+    async def _report_or_log(self) -> None:
+        """A report that is not admitted now waits in the audit; only the reason is worth a line."""
+        try:
+            await self.report()
+        except Rejected as refused:
+            _log.warning("report_postponed", code=int(refused.code), label=refused.code.label)
+
+    async def _resume(self, report: Report) -> int:
+        view = self._ledger.view()
+        if is_in_log(view, report):
+            await asyncio.to_thread(self._audit.settle_report, report, code=OK)
+            return 1
+        if view.time_s >= report.valid_until_s:
+            raw, until_s = self._sign(report.ticket, report.records, report.digest)
+            report = await asyncio.to_thread(self._audit.renew_report, report, raw=raw, valid_until_s=until_s)
+        return await self._send(report)
+
+    async def _send(self, report: Report) -> int:
+        try:
+            code = (await self._ledger.submit(report.raw)).receipt.code
+        except Rejected as refused:
+            if refused.code is not AdmissionCode.REPLAYED or not is_in_log(self._ledger.view(), report):
+                raise
+            code = OK
+        if code != OK:
+            _log.error("report_refused", code=code, ticket=report.ticket.hex())
+        await asyncio.to_thread(self._audit.settle_report, report, code=code)
+        return 1
+
+    def _sign(self, ticket: bytes, records: int, digest: bytes) -> tuple[bytes, int]:
+        """One ticket per transaction: two patients' tickets in one would link them."""
+        until_s = self._ledger.view().time_s + REPORT_VALID_S
+        raw = build(
+            key=self._key,
+            sender=self._member,
+            chain_id=self._ledger.chain_id,
+            nonce=self._entropy(NONCE_SIZE),
+            valid_until_s=until_s,
+            messages=(ReportRelease(ticket=ticket, records=records, digest=digest),),
+        )
+        return raw, until_s
+
+
+def is_in_log(view: View, report: Report) -> bool:
+    """Whether the patient's log already shows this report. Lines older than the ticket cannot, so they are not read."""
+    access = view.contracts.access
+    ticket = access.tickets.get(report.ticket)
+    head = access.log_heads.get(ticket.pseudonym) if ticket is not None else None
+    if ticket is None or head is None:
+        return False
+    for number in range(head.count - 1, -1, -1):
+        line = access.log.get(ticket.pseudonym, number)
+        if line is None or line.at_s < ticket.decided_s:
+            return False
+        if line.kind is EntryKind.RELEASE and line.ticket == report.ticket and line.digest == report.digest:
+            return True
+    return False

@@ -1,0 +1,191 @@
+"""Whom a committed event, a receipt or a block concerns: the third check of CON-3 for everything that is not a query.
+
+Deny by default: an event without a rule below is shown to regulators only. A rule never shows what the query of the
+same subject would refuse; ids of other patients, of other grantees and of what an asker may not list stay hidden.
+The asker's standing is the caller's to check, because it is the same for all events.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from carechain.chain.queries import Asker, OfPseudonym, OfTicket, QueryCode, View, ask, patient_side, ticket_party
+from carechain.chain.queries import OfRecord as AboutRecord
+from carechain.chain.receipts import FullReceipt
+from carechain.contracts import access, governance, membership, records, relationships
+from carechain.contracts.consent import schema as consent
+from carechain.core.message import Event
+from carechain.core.rejection import Rejected, require
+from carechain.core.vocabulary import PartyKind, Role
+
+
+class Sight(Enum):
+    """How much of a receipt an asker sees."""
+
+    NOTHING = 0
+    OWN_EVENTS = 1
+    """Outcome and the events that concern the asker, without the transaction itself."""
+    WHOLE = 2
+
+
+def require_live(view: View, asker: Asker | None) -> Asker:
+    """The first check of CON-3, for paths that are not queries; raises :class:`Rejected`."""
+    if asker is None or view.contracts.membership.standing(asker.party, view.time_s) is not None:
+        raise Rejected(QueryCode.NOT_A_LIVE_MEMBER)
+    return asker
+
+
+def require_block_reader(asker: Asker) -> None:
+    """Raw blocks are for an organisation's own key and for its administrators and regulators (LED-15)."""
+    own_key = asker.party.kind is PartyKind.MEMBER
+    reader = asker.party.has_role(Role.REGULATOR) or asker.party.has_role(Role.ORGANISATION_ADMIN)
+    require(own_key or (asker.party.kind is PartyKind.STAFF and reader), QueryCode.ROLE_MAY_NOT_ASK)
+
+
+def sees(view: View, asker: Asker, event: Event) -> bool:
+    """Whether the event concerns the asker. Judged by the state of ``view``: rights that ended show nothing."""
+    if asker.party.has_role(Role.REGULATOR):
+        return True
+    rule = RULES.get(type(event))
+    return rule is not None and rule(view, asker, event)
+
+
+def sight_of(view: View, asker: Asker, receipt: FullReceipt) -> Sight:
+    """How much of a receipt the asker sees: its signer and regulators all, those concerned their events."""
+    if asker.id == receipt.signer or asker.party.has_role(Role.REGULATOR):
+        return Sight.WHOLE
+    return Sight.OWN_EVENTS if any(sees(view, asker, event) for event in receipt.events) else Sight.NOTHING
+
+
+# --- the rules ------------------------------------------------------------------------------------------
+
+
+def _everyone(_view: View, _asker: Asker, _event: Event) -> bool:
+    return True
+
+
+def _staff(_view: View, asker: Asker, event: Any) -> bool:
+    return asker.id == event.party or (_of(asker, event.organisation) and _may_ask(asker, "membership.staff"))
+
+
+def _bound(_view: View, asker: Asker, event: relationships.Bound) -> bool:
+    return asker.id == event.pseudonym or (_of(asker, event.organisation) and _may_ask(asker, "relationships.patients"))
+
+
+def _left(view: View, asker: Asker, event: relationships.Left) -> bool:
+    return asker.id == event.pseudonym or (
+        _keeps(view, asker, event.pseudonym) and _may_ask(asker, "relationships.patients")
+    )
+
+
+def _the_patient(_view: View, asker: Asker, event: Any) -> bool:
+    return bool(asker.id == event.pseudonym)
+
+
+def _patients_side(view: View, asker: Asker, event: Any) -> bool:
+    return patient_side(view, asker, OfPseudonym(event.pseudonym))
+
+
+def _granted(view: View, asker: Asker, event: consent.Granted) -> bool:
+    return _patients_side(view, asker, event) or _holds(asker, event.grantees)
+
+
+def _grant_changed(view: View, asker: Asker, event: Any) -> bool:
+    return _patients_side(view, asker, event) or _party_to_grant(view, asker, event.pseudonym, event.grant_id)
+
+
+def _asked(view: View, asker: Asker, event: consent.Asked) -> bool:
+    return asker.id == event.requester or _patients_side(view, asker, event)
+
+
+def _answered(view: View, asker: Asker, event: consent.Answered) -> bool:
+    if _patients_side(view, asker, event):
+        return True
+    return event.grant_id is not None and _party_to_grant(view, asker, event.pseudonym, event.grant_id)
+
+
+def _representative(view: View, asker: Asker, event: Any) -> bool:
+    return asker.id == event.representative or _patients_side(view, asker, event)
+
+
+def _anchored(view: View, asker: Asker, event: records.Anchored) -> bool:
+    if asker.id == event.pseudonym:
+        return True
+    if asker.party.kind is PartyKind.REPRESENTATIVE:
+        try:
+            ask(view, asker, "records.anchor", AboutRecord(pseudonym=event.pseudonym, record=event.record))
+        except Rejected:
+            return False
+        return True
+    return _keeps(view, asker, event.pseudonym) and _may_ask(asker, "records.timeline")
+
+
+def _decided(view: View, asker: Asker, event: access.Decided) -> bool:
+    if asker.id == event.requester or _patients_side(view, asker, event):
+        return True
+    return _of(asker, event.custodian) and _may_ask(asker, "access.ticket")
+
+
+def _about_ticket(view: View, asker: Asker, event: Any) -> bool:
+    return _may_ask(asker, "access.ticket") and ticket_party(view, asker, OfTicket(event.ticket))
+
+
+def _votes(_view: View, asker: Asker, _event: Event) -> bool:
+    return _may_ask(asker, "governance.proposals")
+
+
+def _agreements(_view: View, asker: Asker, _event: Event) -> bool:
+    return _may_ask(asker, "governance.agreements")
+
+
+RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
+    membership.MemberAdmitted: _everyone,
+    membership.MemberRemoved: _everyone,
+    membership.StaffEnrolled: _staff,
+    membership.StaffRenewed: _staff,
+    membership.StaffDismissed: _staff,
+    relationships.Bound: _bound,
+    relationships.SummaryStored: _the_patient,
+    relationships.Left: _left,
+    consent.Granted: _granted,
+    consent.Changed: _grant_changed,
+    consent.Revoked: _grant_changed,
+    consent.Asked: _asked,
+    consent.Answered: _answered,
+    consent.Withdrawn: _patients_side,
+    consent.RuleChanged: _patients_side,
+    consent.Appointed: _representative,
+    consent.Dismissed: _representative,
+    records.Anchored: _anchored,
+    access.Decided: _decided,
+    access.Released: _about_ticket,
+    access.TicketRevoked: _about_ticket,
+    governance.Proposed: _votes,
+    governance.Closed: _votes,
+    governance.AgreementMade: _agreements,
+    governance.AgreementEnded: _agreements,
+}
+
+
+def _may_ask(asker: Asker, query: str) -> bool:
+    return membership.may_ask(asker.party, query)
+
+
+def _of(asker: Asker, organisation: bytes) -> bool:
+    """Whether the asker is the organisation or one of its staff."""
+    return asker.party.kind in (PartyKind.MEMBER, PartyKind.STAFF) and asker.party.organisation == organisation
+
+
+def _keeps(view: View, asker: Asker, pseudonym: bytes) -> bool:
+    patient = view.contracts.membership.party(pseudonym)
+    return patient is not None and _of(asker, patient.organisation)
+
+
+def _holds(asker: Asker, grantees: tuple[bytes, ...]) -> bool:
+    held = asker.id in grantees or any(_of(asker, one) for one in grantees)
+    return held and _may_ask(asker, "consent.granted_to")
+
+
+def _party_to_grant(view: View, asker: Asker, pseudonym: bytes, grant_id: bytes) -> bool:
+    row = view.contracts.consent.tables.grants.get(pseudonym, grant_id)
+    return row is not None and (asker.id == row.grantor or _holds(asker, row.grantees))

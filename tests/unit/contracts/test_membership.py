@@ -1,0 +1,145 @@
+"""Goal: rights begin with a certificate and end at once with a leaver, an expiry or disuse (ID-1, ID-2, ID-6, ID-9).
+
+Method: stories over a real ledger with certificates issued by the organisations' own authorities.
+"""
+
+import datetime
+
+import pytest
+from world import DAY_S, LAPSE_DAYS, START_S, Actor, World, empty_state, fresh, grant_of
+
+from carechain.chain.genesis import BadGenesis, Genesis, apply_genesis, genesis_hash, read, write
+from carechain.contracts.access import RequestAccess
+from carechain.contracts.consent.schema import Renounce
+from carechain.contracts.membership import (
+    MEMBER_ROLES,
+    DismissStaff,
+    EnrolStaff,
+    MembershipCode,
+    RenewStaff,
+    SetLapse,
+    StaffEnrolled,
+    staff_of,
+)
+from carechain.core.crypto import Suite
+from carechain.core.decision import DecisionCode
+from carechain.core.vocabulary import Purpose, Role, mask
+
+
+def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
+    dates = {} if end_s is None else {"not_after": datetime.datetime.fromtimestamp(end_s, datetime.UTC)}
+    return RenewStaff(certificate=world.a.certify(world.carl, *roles, **dates))
+
+
+def test_enrolment_says_who_in_which_roles(world: World) -> None:
+    newcomer = Actor("王医生", organisation=world.a.id)
+    certificate = world.a.certify(newcomer, Role.DOCTOR, Role.RESEARCHER)
+    (event,) = world.done(EnrolStaff(certificate=certificate, hpke_key=newcomer.hpke.public_key), by=world.anna)
+    roles = mask(Role.DOCTOR, Role.RESEARCHER)
+    assert event == StaffEnrolled(organisation=world.a.id, party=newcomer.id, roles=roles)
+    listed = {party: row.roles for party, _, row in staff_of(world.contracts().membership, world.a.id)}
+    assert listed[newcomer.id] == roles
+    assert world.bert.id not in listed
+
+
+def test_a_p256_key_works_like_any_other(world: World) -> None:
+    doctor = world.enrol(world.a, "paula", Role.DOCTOR, suite=Suite.P256)
+    world.grant(grant_of(world.steve, doctor), by=world.steve)
+    assert world.decision(doctor, world.steve) == 0
+
+
+def test_a_leaver_loses_access_in_the_same_block(world: World) -> None:
+    """ID-6, ID-9: dismissal and request in one block, in that order."""
+    world.grant(grant_of(world.steve, world.carl), by=world.steve)
+    assert world.decision(world.carl, world.steve) == 0
+    scope = grant_of(world.steve, world.carl).scope
+    asking = RequestAccess(pseudonym=world.steve.id, scope=scope, purpose=Purpose.TREAT)
+    _, receipt = world.block(
+        world.sign(DismissStaff(party=world.carl.id), by=world.anna), world.sign(asking, by=world.carl)
+    )
+    assert receipt.events[0].decision == DecisionCode.REQUESTER_NOT_LIVE
+
+
+def test_rights_lapse_after_exactly_the_set_days_and_every_use_starts_the_count_again(world: World) -> None:
+    world.grant(grant_of(world.steve, world.carl, expires_s=START_S + 5 * 365 * DAY_S), by=world.steve)
+    assert world.decision(world.carl, world.steve, at=START_S + LAPSE_DAYS * DAY_S) == 0
+    assert world.decision(world.carl, world.steve, at=START_S + 2 * LAPSE_DAYS * DAY_S) == 0
+    lapsed = world.decision(world.carl, world.steve, at=START_S + (3 * LAPSE_DAYS + 1) * DAY_S)
+    assert lapsed == DecisionCode.REQUESTER_NOT_LIVE
+    # Asking in vain is no use of rights: they stay lapsed until the organisation renews them.
+    assert world.decision(world.carl, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+    world.done(renew(world, Role.DOCTOR), by=world.a)
+    assert world.decision(world.carl, world.steve) == 0
+
+
+def test_a_rejected_transaction_is_no_use_of_rights(world: World) -> None:
+    missing = Renounce(pseudonym=world.steve.id, grant_id=bytes(32))
+    world.run(missing, by=world.carl, at=START_S + (LAPSE_DAYS - 1) * DAY_S)
+    late = START_S + (LAPSE_DAYS + 1) * DAY_S
+    world.refused(MembershipCode.RIGHTS_LAPSED, missing, by=world.carl, at=late)
+
+
+def test_the_lapse_period_is_the_organisations_own(world: World) -> None:
+    world.done(SetLapse(days=3), by=world.b)
+    world.grant(grant_of(world.steve, world.carl, world.bert), by=world.steve)
+    at = START_S + 5 * DAY_S
+    assert world.decision(world.bert, world.steve, at=at) == DecisionCode.REQUESTER_NOT_LIVE
+    assert world.decision(world.carl, world.steve, at=at) == 0
+
+
+def test_members_and_patients_never_lapse(world: World) -> None:
+    at = START_S + 3 * 365 * DAY_S
+    world.done(SetLapse(days=3), by=world.b, at=at)
+    world.grant(grant_of(world.steve, world.b, expires_s=at + 10 * DAY_S), by=world.steve)
+
+
+def test_renewal_changes_roles_and_end_but_not_the_party(world: World) -> None:
+    world.done(renew(world, Role.NURSE, end_s=START_S + DAY_S), by=world.a)
+    party = world.contracts().membership.party(world.carl.id)
+    assert party is not None
+    assert (party.roles, party.valid_until_s) == (mask(Role.NURSE), START_S + DAY_S)
+    assert party.hpke_key == world.carl.hpke.public_key
+
+
+def test_an_administrator_who_dismisses_herself_ends_the_transaction_there(world: World) -> None:
+    """Standing is judged again before every message of one transaction, and all of it is taken back."""
+    world.refused(
+        MembershipCode.CERTIFICATE_REVOKED, DismissStaff(party=world.anna.id), SetLapse(days=3), by=world.anna
+    )
+    world.done(DismissStaff(party=world.anna.id), by=world.anna)
+
+
+def test_an_organisations_own_key_has_the_two_administrators_roles(world: World) -> None:
+    assert mask(Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN) == MEMBER_ROLES
+    party = world.contracts().membership.party(world.a.id)
+    assert party is not None
+    assert party.roles == MEMBER_ROLES
+
+
+# --- genesis --------------------------------------------------------------------------------------------
+
+
+def _with(genesis: Genesis, **changed: object) -> Genesis:
+    return Genesis(**{field: getattr(genesis, field) for field in genesis.__struct_fields__} | changed)
+
+
+def test_a_genesis_file_reads_back_and_its_hash_covers_all_of_it() -> None:
+    genesis = fresh().genesis
+    assert read(write(genesis)) == genesis
+    for changed in ({"chain_id": "other"}, {"time_s": 1}, {"producers": (fresh().b.id,)}):
+        assert genesis_hash(_with(genesis, **changed)) != genesis_hash(genesis)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b"[]", b'{"chain_id": ""}', b"{" * 5000])
+def test_what_is_not_a_genesis_file_is_refused(data: bytes) -> None:
+    with pytest.raises(BadGenesis):
+        read(data)
+
+
+def test_a_genesis_that_contradicts_itself_is_refused() -> None:
+    world = fresh()
+    one = world.genesis.members[0]
+    wrong = type(one)(**{field: getattr(one, field) for field in one.__struct_fields__} | {"authority": b"\x00"})
+    for changed in ({"producers": (world.carl.id,)}, {"members": (one, one)}, {"members": (wrong,)}):
+        with pytest.raises(BadGenesis):
+            apply_genesis(empty_state(), _with(world.genesis, **changed))

@@ -1,0 +1,264 @@
+"""Goal: every refusal of membership is reachable, has its own code, and leaves nothing behind.
+
+Method: one row per code; a row arranges a world and names the message that must be refused.
+"""
+
+import datetime
+
+import pytest
+from rejections import Arrange, Limits, Rows, check_refused
+from world import DAY_S, LAPSE_DAYS, NOT_AFTER, NOT_BEFORE, START_S, Actor, Organisation, World, anything, grant_of
+
+from carechain.contracts import membership
+from carechain.contracts.consent.schema import Ask, Renounce
+from carechain.contracts.governance import AdmitMember, CertifyRegistrar, RemoveMember, Vote
+from carechain.contracts.membership import (
+    DismissStaff,
+    EnrolStaff,
+    MembershipCode,
+    RenewStaff,
+    SetLapse,
+    set_lapse,
+)
+from carechain.core.context import Ctx
+from carechain.core.rejection import Rejected, RejectionCode
+from carechain.core.scope import EVERYTHING
+from carechain.core.vocabulary import Action, OrganisationKind, Purpose, Role
+
+rows = Rows()
+ROWS = rows
+
+
+def ask(world: World) -> Ask:
+    return Ask(
+        pseudonym=world.steve.id,
+        scope=EVERYTHING,
+        actions=int(Action.READ),
+        purpose=Purpose.TREAT,
+        expires_s=world.time_s + 10 * 366 * DAY_S,
+    )
+
+
+def enrolment(organisation: Organisation, actor: Actor, *roles: Role, **dates: datetime.datetime) -> EnrolStaff:
+    return EnrolStaff(certificate=organisation.certify(actor, *roles, **dates), hpke_key=actor.hpke.public_key)
+
+
+def moment(seconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+@rows.row(MembershipCode.CERTIFICATE_REVOKED)
+def a_leaver_asks(world: World):
+    world.done(DismissStaff(party=world.carl.id), by=world.a)
+    return world.carl, ask(world)
+
+
+@rows.row(MembershipCode.CERTIFICATE_NOT_YET_VALID)
+def the_certificate_begins_tomorrow(world: World):
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_before=moment(START_S + DAY_S))
+
+
+@rows.row(MembershipCode.CERTIFICATE_NOT_YET_VALID)
+def a_renewed_certificate_begins_later_than_its_use(world: World):
+    # A renewal is refused before its time as well, so that rights never begin in the future.
+    later = world.a.certify(world.carl, Role.DOCTOR, not_before=moment(START_S + DAY_S))
+    return world.a, RenewStaff(certificate=later)
+
+
+@rows.row(MembershipCode.CERTIFICATE_EXPIRED)
+def the_certificate_ended_before_enrolment(world: World):
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S))
+
+
+@rows.row(MembershipCode.CERTIFICATE_EXPIRED)
+def the_certificate_ends_at_its_last_second(world: World):
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    world.done(enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S + DAY_S)), by=world.a)
+    return newcomer, ask(world), START_S + DAY_S
+
+
+@rows.row(MembershipCode.ORGANISATION_NOT_A_MEMBER)
+def staff_of_a_removed_member(world: World):
+    world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
+    return world.bert, ask(world)
+
+
+@rows.row(MembershipCode.ORGANISATION_NOT_A_MEMBER)
+def a_removed_member_itself(world: World):
+    world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
+    return world.b, SetLapse(days=3)
+
+
+@rows.row(MembershipCode.RIGHTS_LAPSED)
+def unused_for_too_long(world: World):
+    return world.carl, ask(world), START_S + (LAPSE_DAYS + 1) * DAY_S
+
+
+@rows.row(MembershipCode.ROLE_MAY_NOT_SEND)
+def a_technician_passes_on(world: World):
+    parent = world.grant(anything(world.steve, world.john), by=world.steve)
+    return world.john, grant_of(world.steve, world.bert, parent=parent)
+
+
+@rows.row(MembershipCode.CERTIFICATE_INVALID)
+def another_authority_signed(world: World):
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    return world.a, enrolment(world.b, newcomer, Role.DOCTOR)
+
+
+@rows.row(MembershipCode.CERTIFICATE_INVALID)
+def not_a_certificate(world: World):
+    return world.a, EnrolStaff(certificate=b"\x30\x00", hpke_key=bytes(32))
+
+
+@rows.row(MembershipCode.CERTIFICATE_INVALID)
+def the_subject_is_not_the_key(world: World):
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    stolen = world.a.certify(newcomer, Role.DOCTOR, party=world.carl.id)
+    return world.a, EnrolStaff(certificate=stolen, hpke_key=newcomer.hpke.public_key)
+
+
+@rows.row(MembershipCode.CERTIFICATE_INVALID)
+def a_renewal_names_someone_else(world: World):
+    return world.a, RenewStaff(certificate=world.a.certify(world.carl, Role.DOCTOR, party=world.dana.id))
+
+
+@rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
+def an_insurer_enrols_a_doctor(world: World):
+    return world.c, enrolment(world.c, Actor("newcomer", organisation=world.c.id), Role.DOCTOR)
+
+
+@rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
+def staff_cannot_be_enrolled_as_a_patient(world: World):
+    return world.a, enrolment(world.a, Actor("newcomer", organisation=world.a.id), Role.DOCTOR, Role.PATIENT)
+
+
+@rows.row(MembershipCode.PARTY_EXISTS)
+def enrolled_twice(world: World):
+    return world.a, enrolment(world.a, world.carl, Role.DOCTOR)
+
+
+@rows.row(MembershipCode.PARTY_EXISTS)
+def enrolled_by_a_second_employer(world: World):
+    return world.b, enrolment(world.b, world.carl, Role.DOCTOR)
+
+
+@rows.row(MembershipCode.STAFF_UNKNOWN)
+def somebody_elses_staff(world: World):
+    return world.a, DismissStaff(party=world.bert.id)
+
+
+@rows.row(MembershipCode.STAFF_UNKNOWN)
+def a_patient_is_not_staff(world: World):
+    return world.a, DismissStaff(party=world.steve.id)
+
+
+@rows.row(MembershipCode.STAFF_LEFT)
+def a_leaver_is_renewed(world: World):
+    world.done(DismissStaff(party=world.carl.id), by=world.a)
+    return world.a, RenewStaff(certificate=world.a.certify(world.carl, Role.DOCTOR))
+
+
+@rows.row(MembershipCode.LAPSE_OUT_OF_RANGE)
+def lapse_of_no_days(world: World):
+    return world.a, SetLapse(days=0)
+
+
+@rows.row(MembershipCode.LAPSE_OUT_OF_RANGE)
+def lapse_of_eleven_years(world: World):
+    return world.a, SetLapse(days=3651)
+
+
+def last_vote(world: World, change: object) -> tuple[Organisation, Vote]:
+    """The vote that would carry the change."""
+    proposal = world.propose(change, ayes=(world.b, world.c))
+    return world.d, Vote(proposal=proposal, aye=True)
+
+
+@rows.row(MembershipCode.MEMBER_EXISTS)
+def a_member_is_admitted_again(world: World):
+    return last_vote(world, AdmitMember(new=world.b.as_new()))
+
+
+@rows.row(MembershipCode.TOO_MANY_MEMBERS, limits=((membership, "MEMBERS", 6),))
+def the_consortium_is_full(world: World):
+    return last_vote(world, AdmitMember(new=Organisation("g", kind=OrganisationKind.HOSPITAL).as_new()))
+
+
+@rows.row(MembershipCode.MEMBER_UNKNOWN)
+def removed_by_two_proposals(world: World):
+    vote = last_vote(world, RemoveMember(member=world.f.id))
+    world.propose(RemoveMember(member=world.f.id), ayes=(world.b, world.c, world.e))
+    return vote
+
+
+@rows.row(MembershipCode.MEMBER_UNKNOWN)
+def certified_after_removal(world: World):
+    vote = last_vote(world, CertifyRegistrar(member=world.f.id, registrar=True))
+    world.propose(RemoveMember(member=world.f.id), ayes=(world.b, world.c, world.e))
+    return vote
+
+
+@rows.row(MembershipCode.AUTHORITY_INVALID)
+def the_authority_is_another_organisations(world: World):
+    g, h = (Organisation(label, kind=OrganisationKind.HOSPITAL) for label in "gh")
+    return last_vote(world, AdmitMember(new=_with(g, authority=h.authority.certificate)))
+
+
+@rows.row(MembershipCode.AUTHORITY_INVALID)
+def the_authority_is_noise(world: World):
+    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00")))
+
+
+@rows.row(MembershipCode.MEMBER_KEY_INVALID)
+def the_key_has_another_suites_length(world: World):
+    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2)))
+
+
+@rows.row(MembershipCode.MEMBER_KEY_INVALID)
+def the_suite_is_unknown(world: World):
+    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200)))
+
+
+def _with(organisation: Organisation, **changed: object):
+    new = organisation.as_new()
+    return type(new)(**{field: getattr(new, field) for field in new.__struct_fields__} | changed)
+
+
+@pytest.mark.parametrize(("code", "arrange", "limits"), rows.params())
+def test_refused(
+    code: RejectionCode, arrange: Arrange, limits: Limits, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_refused(world, code, arrange, limits, monkeypatch)
+
+
+rows.direct.append(MembershipCode.SENDER_NOT_OF_ORGANISATION)
+
+
+def test_the_handler_itself_refuses_a_stranger(world: World) -> None:
+    """The gates stop a removed member earlier; the handler does not rely on that."""
+    world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
+    members = world.contracts().membership
+    party = members.party(world.b.id)
+    assert party is not None
+    ctx = Ctx(
+        chain_id="world-1", height=1, time_s=world.time_s, tx_id=bytes(32), sender=world.b.id, party=party, events=[]
+    )
+    with pytest.raises(Rejected) as refused:
+        set_lapse(ctx, members, SetLapse(days=3))
+    assert refused.value.code is MembershipCode.SENDER_NOT_OF_ORGANISATION
+
+
+def test_of_several_faults_the_first_check_speaks(world: World) -> None:
+    """Order is precedence: a revoked key of a removed organisation is told about the key."""
+    world.done(DismissStaff(party=world.bert.id), by=world.b)
+    world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
+    world.refused(
+        MembershipCode.CERTIFICATE_REVOKED, Renounce(pseudonym=world.steve.id, grant_id=bytes(32)), by=world.bert
+    )
+
+
+def test_validity_bounds(world: World) -> None:
+    assert NOT_BEFORE.timestamp() < START_S < NOT_AFTER.timestamp()
