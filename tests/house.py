@@ -5,11 +5,10 @@ into a real chart and anchored by signed transactions; only sockets are left to 
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from world import Actor, World, anything, entropy_of, fresh, grant_of, scope_of
 
 from carechain.chain.queries import Asker, TimelinePage, View, ask
 from carechain.chain.receipts import Receipt
@@ -27,6 +26,10 @@ from carechain.gatekeeper.fetch import newest_of
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.sdk.opening import AnchoredRecord
+from world import Actor, World, anything, entropy_of, fresh, grant_of, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CARE = scope_of(Category.ENCOUNTER, Category.RESULT)
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carechain.core.hashing import ZERO_HASH
+from carechain.core.limits import STATE_KEY_BYTES
 from carechain.state import trie
 from carechain.state.audit import check_tree
 from carechain.state.node import EMPTY, Root
@@ -205,6 +206,19 @@ def by_the_book(entries: list[tuple[list[int], bytes, bytes]]) -> bytes:
 def test_the_hashes_are_those_of_the_definition(content: dict[bytes, bytes]) -> None:
     entries = [([int(digit, 16) + 1 for digit in key.hex()] + [0], key, value) for key, value in content.items()]
     assert build(content).hash == by_the_book(entries)
+
+
+def test_the_deepest_possible_tree_is_no_deeper_than_the_stack() -> None:
+    whole = bytes(STATE_KEY_BYTES)
+    deep = {whole[:at] + bytes([side]) + whole[at + 1 :]: b"v" for at in range(len(whole)) for side in (0x01, 0x10)}
+    deep |= {whole[:at]: b"nested" for at in range(1, len(whole) + 1)}
+    root = build(deep)
+    half = sorted(deep)[::2]
+    root = trie.apply(load, root, [(key, b"changed") for key in half])
+    assert list(trie.scan(load, root, b"")) == sorted((deep | dict.fromkeys(half, b"changed")).items())
+    for key in (whole, whole[:-1] + b"\x02"):
+        _verify(root.hash, key, trie.get(load, root, key), decode_proof(prove(load, root, key).to_bytes()))
+    assert trie.apply(load, root, [(key, None) for key in sorted(deep)])[:2] == EMPTY[:2]
 
 
 _PROGRAM = """

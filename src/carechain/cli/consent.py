@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from carechain.cli.options import AsOption, AtOption, NodeOption, PasswordOption, PatientOption, WalletOption
-from carechain.cli.output import Denied, Desk, Report, command, lines, sub_app, table, tables
+from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import (
     ActionsOption,
     CategoriesOption,
@@ -30,8 +30,9 @@ from carechain.cli.terms import (
 from carechain.core.vocabulary import Action, Purpose, Sensitivity, mask
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from carechain.chain.queries import LogLine
-    from carechain.cli.acting import Done, Seat
 
 GrantArgument = Annotated[bytes, typer.Argument(parser=identifier, metavar="GRANT", help="The grant's id.")]
 ToPartyOption = Annotated[
@@ -214,7 +215,7 @@ def request(
 
     A refused request exits with 1 and names the check that failed; it stands in the patient's log like an allowed one.
     """
-    from carechain.cli.acting import Desktop
+    from carechain.cli.acting import Desktop, refused_ticket
     from carechain.contracts.access import Decided, RequestAccess
 
     scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
@@ -232,7 +233,7 @@ def request(
         **done.data(),
     }
     if decided.decision:
-        raise _refused_ticket(decided.decision, data)
+        raise refused_ticket(decided.decision, data)
     return Report(
         data=data,
         show=lines(
@@ -260,8 +261,9 @@ def ask(
     node: NodeOption = None,
 ) -> Report:
     """Ask the patient for a grant. It waits in the inbox unless a standing rule answers."""
-    from carechain.cli.acting import Desktop
+    from carechain.cli.acting import Desktop, refused_ticket
     from carechain.contracts.consent.schema import Answer, Answered, Ask, Asked
+    from carechain.core.decision import DecisionCode
 
     scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
     desktop = Desktop(desk, node=node, password_file=password_file)
@@ -283,7 +285,7 @@ def ask(
         **done.data(),
     }
     if answered.answer is Answer.DENY:
-        raise _refused_ticket(_DENIED_BY_RULE, data)
+        raise refused_ticket(int(DecisionCode.DENIED_BY_PATIENT), data)
     return Report(data=data, show=lines(f"a standing rule allowed it: grant {data['grant']}", done.text()))
 
 
@@ -456,3 +458,37 @@ def log(
         lines(note)(screen)
 
     return Report(data=data, show=show)
+
+
+def _log_data(shown: "LogLine") -> dict[str, object]:
+    line = shown.line
+    return {
+        "number": shown.number,
+        "kind": line.kind.name.lower(),
+        "ticket": line.ticket.hex(),
+        "actor": line.actor.hex(),
+        "organisation": line.organisation.hex(),
+        "purpose": line.purpose.name,
+        "scope": scope_data(line.scope),
+        "decision": line.decision,
+        "records": line.records,
+        "at_s": line.at_s,
+        "height": line.height,
+    }
+
+
+def _log_text(shown: "LogLine", who: str) -> tuple[str, ...]:
+    from carechain.chain.receipts import code_named
+
+    line = shown.line
+    code = code_named(line.decision)
+    return (
+        str(shown.number),
+        moment(line.at_s),
+        str(line.height),
+        line.kind.name.lower(),
+        who,
+        line.purpose.name,
+        "allowed" if code is None else f"refused: {code.label}",
+        str(line.records) if line.records else "",
+    )

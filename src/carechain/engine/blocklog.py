@@ -80,20 +80,21 @@ _blocks = msgspec.msgpack.Decoder(StoredBlock)
 class BlockLog:
     """An open log. Single-threaded, one writer; use :meth:`open` for a folder."""
 
-    __slots__ = ("_end", "_height", "_index", "_records", "_writable", "torn_bytes")
+    __slots__ = ("_damage", "_end", "_height", "_index", "_records", "_writable", "torn_bytes")
 
     def __init__(self, *, records: LogFile, index: LogFile | None, genesis: bytes, writable: bool = True) -> None:
         """Check the label and the tail of ``records``, cut off a torn record, and bring ``index`` up to date.
 
-        A log that is not ``writable`` is left as it is, a torn record is only passed over, and its index may
-        be left out. ``torn_bytes`` says how much was torn. Raises :class:`CorruptHistory`, :class:`WrongChain`,
-        :class:`LogTooNew` or ``OSError``.
+        A log that is not ``writable`` is left as it is: a torn record is passed over, a damaged one is reported when
+        reading gets there, and the index may be left out. ``torn_bytes`` says how much was torn. Raises
+        :class:`CorruptHistory`, :class:`WrongChain`, :class:`LogTooNew` or ``OSError``.
         """
         self._records = records
         self._index: LogFile = MemoryFile() if index is None else index
         self._writable = writable
         self._height = 0
         self._end = LABEL_BYTES
+        self._damage: CorruptHistory | None = None
         self.torn_bytes = 0
         self._read_label(genesis)
         if not self._resume():
@@ -174,6 +175,8 @@ class BlockLog:
             length, check = self._head(height, offset)
             yield height, self._block(height, offset, length, check)
             offset += HEAD_BYTES + length
+        if self._damage is not None:
+            raise self._damage
 
     def _offset(self, height: int) -> int:
         """Where a record begins; an index entry that points elsewhere means that the index has to be rebuilt."""
@@ -236,31 +239,39 @@ class BlockLog:
         if not known:
             return False
         offset = int.from_bytes(self._index.read_at((known - 1) * _OFFSET.size, _OFFSET.size), "big")
-        found = read_head(self._records.read_at(offset, HEAD_BYTES)) if offset >= LABEL_BYTES else None
+        if not LABEL_BYTES <= offset < self._records.size():
+            return False
+        found = read_head(self._records.read_at(offset, HEAD_BYTES))
         if found is None or found[0] != known:
             return False
         self._walk(known, offset)
         return True
 
     def _rebuild(self) -> None:
-        self._height, self._end = 0, LABEL_BYTES
         self._index.truncate(0)
         self._walk(1, LABEL_BYTES)
 
     def _walk(self, height: int, offset: int) -> None:
         """Note every record from ``offset`` on, check the last one whole, and cut off what is torn."""
+        self._height, self._end = height - 1, offset
         size = self._records.size()
         last: tuple[int, int, int, bytes] | None = None
-        while size - offset >= HEAD_BYTES:
-            length, check = self._head(height, offset)
-            if offset + HEAD_BYTES + length > size:
-                break
-            self._note(height, offset, HEAD_BYTES + length)
-            last = height, offset, length, check
-            offset += HEAD_BYTES + length
-            height += 1
-        if last is not None:
-            self._block(*last)
+        try:
+            while size - offset >= HEAD_BYTES:
+                length, check = self._head(height, offset)
+                if offset + HEAD_BYTES + length > size:
+                    break
+                self._note(height, offset, HEAD_BYTES + length)
+                last = height, offset, length, check
+                offset += HEAD_BYTES + length
+                height += 1
+            if last is not None and self._writable:
+                self._block(*last)
+        except CorruptHistory as corrupt:
+            if self._writable:
+                raise
+            self._damage = corrupt
+            return
         self.torn_bytes = size - offset
         if self.torn_bytes and self._writable:
             self._records.truncate(offset)

@@ -33,6 +33,8 @@ class GatekeeperCode(RejectionCode):
     BUSY = 918, "The gatekeeper is serving as many releases as it may. Try again in a moment."
     BODY_TOO_LARGE = 919, "The request is larger than any request for records has to be."
     PATH_UNKNOWN = 920, "No such path. See the gatekeeper's page in the reference."
+    PSEUDONYMS_ONLY = 921, "For research the custodian shows a study's pseudonymised view, never the records."
+    NOT_RESEARCH = 922, "A study's view is for research. Ask for the records themselves with this ticket."
 
 
 class Withheld(Rejected):

@@ -5,6 +5,7 @@ bring its own ticket: the caller reads the row from the committed state. What is
 """
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final
 
 from msgspec import Struct
@@ -12,10 +13,17 @@ from msgspec import Struct
 from carechain.contracts.access import TicketRow
 from carechain.contracts.records import AnchorRow
 from carechain.core.limits import GATEKEEPER_RECORDS, STALE_BLOCK_S
-from carechain.core.vocabulary import Sensitivity
+from carechain.core.vocabulary import Purpose, Role, Sensitivity, in_mask
 from carechain.gatekeeper.codes import GatekeeperCode
 
 ALLOWED: Final = 0
+
+
+class Door(Enum):
+    """What is asked for: the records as they are, or a study's pseudonymised view of them (RES-1)."""
+
+    RECORDS = "records"
+    STUDY = "study"
 
 
 class Allow(Struct, frozen=True):
@@ -59,17 +67,26 @@ def decide(
     ticket: TicketRow | None,
     requester: bytes,
     custodian: bytes,
+    roles: int,
     path_is_live: bool,
     moment: Moment,
     wanted: Sequence[Wanted],
+    door: Door = Door.RECORDS,
 ) -> Allow | Deny:
     """The whole decision: the ticket, then every record.
 
-    ``path_is_live`` is :func:`carechain.contracts.access.still_allowed` at the latest height. An empty ``wanted``
-    asks about the ticket alone.
+    ``roles`` is the requester's role mask on the ledger now, ``path_is_live`` is
+    :func:`carechain.contracts.access.still_allowed` at the latest height. An empty ``wanted`` asks about the ticket
+    alone.
     """
     verdict = decide_ticket(
-        ticket=ticket, requester=requester, custodian=custodian, path_is_live=path_is_live, moment=moment
+        ticket=ticket,
+        requester=requester,
+        custodian=custodian,
+        roles=roles,
+        path_is_live=path_is_live,
+        moment=moment,
+        door=door,
     )
     if isinstance(verdict, Deny):
         return verdict
@@ -85,7 +102,14 @@ def decide(
 
 
 def decide_ticket(
-    *, ticket: TicketRow | None, requester: bytes, custodian: bytes, path_is_live: bool, moment: Moment
+    *,
+    ticket: TicketRow | None,
+    requester: bytes,
+    custodian: bytes,
+    roles: int,
+    path_is_live: bool,
+    moment: Moment,
+    door: Door,
 ) -> Allow | Deny:
     """Whether the ticket may be served at all.
 
@@ -108,7 +132,15 @@ def decide_ticket(
         return Deny(GatekeeperCode.TICKET_EXPIRED)
     if not path_is_live:
         return Deny(GatekeeperCode.NO_LONGER_ALLOWED)
+    if pseudonyms_only(ticket.purpose, roles) is not (door is Door.STUDY):
+        return Deny(GatekeeperCode.PSEUDONYMS_ONLY if door is Door.RECORDS else GatekeeperCode.NOT_RESEARCH)
     return Allow(ticket)
+
+
+def pseudonyms_only(purpose: Purpose, roles: int) -> bool:
+    """Whether this reading is research: by its purpose, or by a researcher who reads for public health."""
+    as_researcher = in_mask(Role.RESEARCHER, roles) and not in_mask(Role.REGULATOR, roles)
+    return purpose is Purpose.HRESCH or (purpose is Purpose.PUBHLTH and as_researcher)
 
 
 def record_gap(ticket: TicketRow, wanted: Wanted) -> GatekeeperCode | None:

@@ -43,9 +43,10 @@ class LedgerReader(Protocol):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """A committed ticket (None: there is none) and whether it may still be served at ``height``."""
+    """A committed ticket (None: none), whether it may still be served at ``height``, and its holder's roles."""
 
     ticket: TicketRow | None
+    roles: int
     path_is_live: bool
     height: int
     block_s: int
@@ -56,7 +57,9 @@ def read_decision(view: View, ticket_id: bytes) -> Decision:
     contracts = view.contracts
     ticket = contracts.access.tickets.get(ticket_id)
     live = ticket is not None and access.still_allowed(contracts.membership, contracts.consent, ticket, view.time_s)
-    return Decision(ticket=ticket, path_is_live=live, height=view.height, block_s=view.time_s)
+    holder = None if ticket is None else contracts.membership.party(ticket.requester)
+    roles = 0 if holder is None else holder.roles
+    return Decision(ticket=ticket, roles=roles, path_is_live=live, height=view.height, block_s=view.time_s)
 
 
 def read_wanted(view: View, pseudonym: bytes, asked: Sequence[tuple[bytes, int]]) -> tuple[Wanted, ...]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 LOOPBACK: Final = "127.0.0.1"
 DRAIN_S: Final = 10
@@ -36,7 +36,7 @@ class _Server(uvicorn.Server):
 class Listener:
     """One ASGI application on one TCP port; port 0 takes a free one."""
 
-    def __init__(self, app: Starlette, *, host: str = LOOPBACK, port: int = 0) -> None:
+    def __init__(self, app: ASGIApp, *, host: str = LOOPBACK, port: int = 0) -> None:
         """Bind at once, so that :attr:`url` is known before anything is served; raises ``OSError``."""
         self._socket = socket.create_server((host, port))
         bound = self._socket.getsockname()

@@ -21,16 +21,20 @@ from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES
 from carechain.core.rejection import Rejected
 from carechain.gatekeeper.audit import Audit, Read
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
-from carechain.gatekeeper.decide import Allow, Deny, Moment, Wanted, decide, record_gap
+from carechain.gatekeeper.decide import Allow, Deny, Door, Moment, Wanted, decide, record_gap
 from carechain.gatekeeper.ledger import LATEST, Decision, LedgerReader, in_scope, read_decision, read_wanted
+from carechain.gatekeeper.study import seal_view
+from carechain.research.pseudonym import Study
 from carechain.sealing.package import PackageTooLarge, SealedRecord, SealedResource, build_package
 
 RELEASES_AT_ONCE: Final = 4
 """Each may hold a whole answer in memory."""
 _RESOURCE_OVERHEAD_BYTES: Final = 64
 _RECORD_OVERHEAD_BYTES: Final = 128
+_HASH_BYTES: Final = 34
 _log = structlog.get_logger("carechain.gatekeeper")
 
+Seal = Callable[[TicketRow, Sequence[RecordContent]], bytes]
 _INCIDENTS: Final = (GatekeeperCode.RECORD_ALTERED, GatekeeperCode.RECORD_MISSING)
 
 
@@ -99,43 +103,71 @@ class Gatekeeper:
 
         Raises ``AuditUnavailable`` and ``ChartsUnavailable`` when the disk fails: then nothing is released.
         """
+
+        def seal(ticket: TicketRow, contents: Sequence[RecordContent]) -> bytes:
+            return self._seal(request.ticket, ticket, [_sealed_record(one) for one in contents])
+
+        return await self._serve(requester, request, Door.RECORDS, seal)
+
+    async def show_study(self, requester: bytes, request: ReleaseRequest, *, study: Study, as_of_year: int) -> Release:
+        """As :meth:`release`, for research: a study's pseudonymised view instead of the records (RES-1).
+
+        What is sealed is for :func:`carechain.gatekeeper.study.open_view`. The study's secret stays with the custodian.
+        """
+
+        def seal(ticket: TicketRow, contents: Sequence[RecordContent]) -> bytes:
+            return seal_view(
+                chain_id=self.ledger.chain_id,
+                ticket_id=request.ticket,
+                ticket=ticket,
+                bodies=[one.body for content in contents for one in content.resources],
+                study=study,
+                as_of_year=as_of_year,
+                entropy=self._entropy,
+            )
+
+        return await self._serve(requester, request, Door.STUDY, seal)
+
+    async def _serve(self, requester: bytes, request: ReleaseRequest, door: Door, seal: Seal) -> Release:
         if self._serving >= RELEASES_AT_ONCE:
             raise Withheld(GatekeeperCode.BUSY)
         self._serving += 1
         try:
-            return await self._release(requester, request)
+            return await self._release(requester, request, door, seal)
         finally:
             self._serving -= 1
 
-    async def _release(self, requester: bytes, request: ReleaseRequest) -> Release:
+    async def _release(self, requester: bytes, request: ReleaseRequest, door: Door, seal: Seal) -> Release:
         view = self.ledger.view()
         decision = read_decision(view, request.ticket)
         try:
-            ticket = self._require(decision, requester, ())
+            ticket = self._require(decision, requester, (), door)
             if request.records is None:
                 found = list(islice(in_scope(view, ticket, request.after), request.limit + 1))
                 page, more = found[: request.limit], len(found) > request.limit
             else:
                 page = list(read_wanted(view, ticket.pseudonym, [(one.record, one.version) for one in request.records]))
                 more = False
-            self._require(decision, requester, page)
-            records = await asyncio.to_thread(self._read, ticket, page, whole=request.records is not None)
-            sealed = await asyncio.to_thread(self._seal, request.ticket, ticket, records)
+            self._require(decision, requester, page, door)
+            contents = await asyncio.to_thread(self._read, ticket, page, whole=request.records is not None)
+            sealed = await asyncio.to_thread(seal, ticket, contents)
             decision = read_decision(self.ledger.view(), request.ticket)
-            self._require(decision, requester, page[: len(records)])
+            self._require(decision, requester, page[: len(contents)], door)
         except Withheld as withheld:
             await self._note_refusal(withheld, requester, request, decision)
             raise
-        served = tuple((one.record_id, one.version) for one in records)
+        served = tuple((one.record.record_id, one.record.version) for one in contents)
         await self._note(requester, request.ticket, decision, code=0, records=served)
-        more = more or len(records) < len(page)
+        more = more or len(contents) < len(page)
         return Release(records=served, sealed=sealed, after=served[-1][0] if more else None, height=decision.height)
 
-    def _require(self, decision: Decision, requester: bytes, wanted: Sequence[Wanted]) -> TicketRow:
+    def _require(self, decision: Decision, requester: bytes, wanted: Sequence[Wanted], door: Door) -> TicketRow:
         verdict: Allow | Deny = decide(
             ticket=decision.ticket,
             requester=requester,
             custodian=self.organisation,
+            roles=decision.roles,
+            door=door,
             path_is_live=decision.path_is_live,
             moment=Moment(block_s=decision.block_s, wall_s=self._clock()),
             wanted=wanted,
@@ -144,22 +176,21 @@ class Gatekeeper:
             raise Withheld(verdict.code, record_id=verdict.record_id)
         return verdict.ticket
 
-    def _read(self, ticket: TicketRow, wanted: Sequence[Wanted], *, whole: bool) -> list[SealedRecord]:
-        """The records with their proofs, as many as fit one answer; with ``whole`` all of them or nothing."""
-        records: list[SealedRecord] = []
+    def _read(self, ticket: TicketRow, wanted: Sequence[Wanted], *, whole: bool) -> list[RecordContent]:
+        """The checked records, as many as fit one answer; with ``whole`` all of them or nothing."""
+        contents: list[RecordContent] = []
         room = GATEKEEPER_RESPONSE_BYTES
         for one in wanted:
             content = self._checked(ticket, one)
-            record = _sealed_record(content)
-            room -= _size(record)
-            if room < 0 and not records:
+            room -= _size(content)
+            if room < 0 and not contents:
                 raise Withheld(GatekeeperCode.ANSWER_TOO_LARGE, record_id=one.record_id)
             if room < 0 and whole:
                 raise Withheld(GatekeeperCode.TOO_MANY_RECORDS)
             if room < 0:
                 break
-            records.append(record)
-        return records
+            contents.append(content)
+        return contents
 
     def _checked(self, ticket: TicketRow, wanted: Wanted) -> RecordContent:
         """What the charts have, if it is exactly what the ledger anchored and still as sensitive as it was."""
@@ -236,7 +267,8 @@ def _sealed_record(content: RecordContent) -> SealedRecord:
     )
 
 
-def _size(record: SealedRecord) -> int:
+def _size(content: RecordContent) -> int:
+    """What the record takes in an answer, rather more than less."""
     return _RECORD_OVERHEAD_BYTES + sum(
-        len(one.content) + 34 * len(one.path) + _RESOURCE_OVERHEAD_BYTES for one in record.resources
+        len(one.body) + _HASH_BYTES * len(one.path) + _RESOURCE_OVERHEAD_BYTES for one in content.resources
     )

@@ -58,13 +58,14 @@ def sight_of(view: View, asker: Asker, receipt: FullReceipt) -> Sight:
 
 
 # --- the rules ------------------------------------------------------------------------------------------
+# A rule for several kinds of event reads the fields they share, hence Any.
 
 
 def _everyone(_view: View, _asker: Asker, _event: Event) -> bool:
     return True
 
 
-def _staff(_view: View, asker: Asker, event: Any) -> bool:
+def _staff(_view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return asker.id == event.party or (_of(asker, event.organisation) and _may_ask(asker, "membership.staff"))
 
 
@@ -78,11 +79,11 @@ def _left(view: View, asker: Asker, event: relationships.Left) -> bool:
     )
 
 
-def _the_patient(_view: View, asker: Asker, event: Any) -> bool:
+def _the_patient(_view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return bool(asker.id == event.pseudonym)
 
 
-def _patients_side(view: View, asker: Asker, event: Any) -> bool:
+def _patients_side(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return patient_side(view, asker, OfPseudonym(event.pseudonym))
 
 
@@ -90,7 +91,7 @@ def _granted(view: View, asker: Asker, event: consent.Granted) -> bool:
     return _patients_side(view, asker, event) or _holds(asker, event.grantees)
 
 
-def _grant_changed(view: View, asker: Asker, event: Any) -> bool:
+def _grant_changed(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return _patients_side(view, asker, event) or _party_to_grant(view, asker, event.pseudonym, event.grant_id)
 
 
@@ -104,7 +105,7 @@ def _answered(view: View, asker: Asker, event: consent.Answered) -> bool:
     return event.grant_id is not None and _party_to_grant(view, asker, event.pseudonym, event.grant_id)
 
 
-def _representative(view: View, asker: Asker, event: Any) -> bool:
+def _representative(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return asker.id == event.representative or _patients_side(view, asker, event)
 
 
@@ -126,7 +127,7 @@ def _decided(view: View, asker: Asker, event: access.Decided) -> bool:
     return _of(asker, event.custodian) and _may_ask(asker, "access.ticket")
 
 
-def _about_ticket(view: View, asker: Asker, event: Any) -> bool:
+def _about_ticket(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return _may_ask(asker, "access.ticket") and ticket_party(view, asker, OfTicket(event.ticket))
 
 

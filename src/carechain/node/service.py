@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
-from msgspec import Struct
-
 from carechain.chain.genesis import Genesis
 from carechain.chain.header import SealedHeader
 from carechain.chain.queries import Asker, View
@@ -28,7 +26,8 @@ from carechain.engine.verifier import VerifierProcess
 from carechain.node.feed import Feed, Subscription
 from carechain.node.metrics import Metrics
 from carechain.node.refusals import NodeCode, Overloaded
-from carechain.node.submissions import Group, Outcome, Submissions, Submitted
+from carechain.node.submissions import Group, Outcome, Submissions
+from carechain.sdk.answers import ProvenEntry, Submitted
 
 __all__ = ["NodeFailed", "NodeService", "Outcome", "ProvenEntry", "Submitted"]
 
@@ -40,14 +39,6 @@ Clock = Callable[[], float]
 
 class NodeFailed(Exception):  # noqa: N818 - names what happened to the node
     """The node can make no more blocks. What became of a waiting transaction shows by its id after a restart."""
-
-
-class ProvenEntry(Struct, frozen=True, kw_only=True):
-    """A state entry with its proof: ``value`` None means that the proof shows its absence."""
-
-    key: bytes
-    value: bytes | None
-    proof: bytes
 
 
 class NodeService:

@@ -4,24 +4,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from carechain.chain.receipts import Receipt
 from carechain.core.limits import SUBMIT_QUEUE_BYTES, SUBMIT_QUEUE_TXS
 from carechain.core.rejection import Rejected
 from carechain.node.refusals import Overloaded
+from carechain.sdk.answers import Submitted
 
 if TYPE_CHECKING:
     import asyncio
-
-
-class Submitted(Struct, frozen=True, kw_only=True):
-    """A transaction that is durable on the ledger. ``receipt.code`` 0 means that it did what it asked."""
-
-    tx_id: bytes
-    height: int
-    index: int
-    receipt: Receipt
 
 
 Outcome = Submitted | Rejected

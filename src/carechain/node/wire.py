@@ -12,12 +12,11 @@ import orjson
 from msgspec import Struct
 
 from carechain.chain.queries import QUERIES, QueryCode
-from carechain.chain.receipts import FullReceipt
 from carechain.chain.tx import AdmissionCode
 from carechain.core.message import Event
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.node.refusals import NodeCode
-from carechain.node.service import ProvenEntry
+from carechain.sdk.answers import Refusal
 from carechain.sdk.authentication import AuthCode
 
 T = TypeVar("T")
@@ -37,81 +36,15 @@ _FORMS: Final = {form.value: form for form in Form}
 # --- answers --------------------------------------------------------------------------------------------
 
 
-class Status(Struct, frozen=True, kw_only=True):
-    """Where the chain stands. ``server`` is the party a session is opened with."""
-
-    chain_id: str
-    server: bytes
-    height: int
-    time_s: int
-    app_hash: bytes
-    version: str
-
-
-class Refusal(Struct, frozen=True, kw_only=True):
-    """Every refusal: number, stable label, and what to do."""
-
-    code: int
-    label: str
-    reason: str
-
-
-class QueryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Rows of a query with the height, time and app hash they hold for; ``after`` asks for the next page.
-
-    With ``?prove=1``: ``sealed`` is the signed header at that height, and ``proofs`` show state entries under it.
-    """
-
-    height: int
-    time_s: int
-    app_hash: bytes
-    rows: tuple[Any, ...]
-    after: tuple[Any, ...] | None = None
-    sealed: bytes = b""
-    proofs: tuple[ProvenEntry, ...] = ()
-
-
-class Accepted(Struct, frozen=True, kw_only=True):
-    """A transaction that waits for its block (``?wait=0``)."""
-
-    tx_id: bytes
-
-
-class Inclusion(Struct, frozen=True, kw_only=True):
-    """Transaction and receipt as they are stored, with RFC 6962 audit paths to the roots in the sealed header."""
-
-    raw: bytes
-    receipt: bytes
-    count: int
-    tx_path: tuple[bytes, ...]
-    receipt_path: tuple[bytes, ...]
-    sealed: bytes
-
-
-class ShownReceipt(Struct, frozen=True, kw_only=True):
-    """A receipt as its reader may see it; ``inclusion`` only for those who may see the transaction itself."""
-
-    receipt: FullReceipt
-    inclusion: Inclusion | None
-
-
-class ShownBlock(Struct, frozen=True, kw_only=True):
-    """A block as it is stored: sealed header, transactions, receipts."""
-
-    sealed: bytes
-    txs: tuple[bytes, ...]
-    receipts: tuple[bytes, ...]
-
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def write(form: Form, value: Any) -> bytes:
+def write(form: Form, value: object) -> bytes:
     """An answer's bytes. Raw bytes in are answered in msgpack."""
     return orjson.dumps(plain(value)) if form is Form.JSON else _encode(value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: ANN401 - any value in, plain JSON out
     """Objects, lists, numbers and text: byte strings in hexadecimal, events with their tag as ``type``."""
     if isinstance(value, bytes):
         return value.hex()
@@ -137,7 +70,7 @@ def form_of(content_type: bytes) -> Form:
     return form
 
 
-def read_json(body: bytes) -> Any:
+def read_json(body: bytes) -> object:
     """JSON of bounded size; raises :class:`Rejected`."""
     try:
         return orjson.loads(body)
@@ -151,7 +84,7 @@ def read_struct(form: Form, body: bytes, kind: type[T], code: RejectionCode) -> 
         if form is not Form.JSON:
             return msgspec.msgpack.decode(body, type=kind)
         return msgspec.convert(_typed(read_json(body), kind), kind, builtin_types=(bytes,))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
         raise Rejected(code) from None
 
 
@@ -184,27 +117,29 @@ def read_arguments(form: Form, body: bytes, name: str) -> Struct:
 _batches = msgspec.msgpack.Decoder(list[bytes])
 
 
-def _field(value: Any, name: str) -> Any:
+def _field(value: object, name: str) -> object:
     if not isinstance(value, dict) or list(value) != [name]:
         raise Rejected(NodeCode.BODY_MALFORMED)
     return value[name]
 
 
-def _hex(text: Any) -> bytes:
+def _hex(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise Rejected(NodeCode.BODY_MALFORMED)
     try:
         return bytes.fromhex(text)
-    except (TypeError, ValueError):
+    except ValueError:
         raise Rejected(NodeCode.BODY_MALFORMED) from None
 
 
-def _typed(value: Any, kind: Any) -> Any:
+def _typed(value: object, kind: object) -> object:
     """JSON as msgspec expects it: text to bytes where bytes belong, objects to arrays for positional structs."""
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Struct):
         hints = get_type_hints(kind)
         typed = {name: _typed(one, hints.get(name)) for name, one in value.items()}
         if kind.__struct_config__.array_like:
-            # Fields that are left out take their defaults, so the struct is made here and not by position.
-            return msgspec.convert(list(kind(**typed).__getstate__()), kind, builtin_types=(bytes,))
+            # Fields that are left out take their defaults, so it is made by name here and checked afterwards.
+            return msgspec.to_builtins(kind(**typed), builtin_types=(bytes,))
         return typed
     if isinstance(value, list):
         return [_typed(one, None) for one in value]

@@ -35,6 +35,7 @@ _FILE_SHIFT: Final = _LENGTH_BITS + _OFFSET_BITS
 # The stream stands in the two highest bits of a reference, so that the first byte of a leaf's is 128 or more.
 _STREAM_SHIFT: Final = 18
 _COUNT_MASK: Final = (1 << _STREAM_SHIFT) - 1
+_LOWER_BIT: Final = LOWER << _STREAM_SHIFT + _FILE_SHIFT
 _LEAF_BYTE: Final = LEAVES << 6
 _LARGEST_FILE_BYTES: Final = 1 << _OFFSET_BITS
 _FILES_PER_STREAM: Final = 64
@@ -70,6 +71,11 @@ def size_of(reference: int) -> int:
 def stream_of(number: int) -> int:
     """The stream a file number belongs to."""
     return number >> _STREAM_SHIFT
+
+
+def is_upper(reference: int) -> bool:
+    """Whether a reference is to an upper branch."""
+    return reference < _LOWER_BIT
 
 
 def all_leaves(references: bytes | bytearray) -> bool:

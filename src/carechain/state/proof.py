@@ -35,7 +35,7 @@ from carechain.state.node import (
 _STEPS: Final = 2 * STATE_KEY_BYTES + 1
 """No walk passes more branches than a key has symbols."""
 PROOF_SIZE_BYTES: Final = 256 * 1024
-"""More than the longest walk needs in any tree of hashed keys; a verifier reads nothing larger."""
+"""More than the longest walk needs, with a branch of all symbols at every symbol; nothing larger is read."""
 
 Skip = Annotated[bytes, Meta(max_length=_STEPS)]
 Bitmap = Annotated[int, Meta(ge=0, lt=1 << SYMBOLS)]

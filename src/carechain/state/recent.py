@@ -1,5 +1,6 @@
 """A bounded memory of what was read lately."""
 
+from collections.abc import Callable
 from typing import Final
 
 _OVERHEAD_BYTES: Final = 160
@@ -41,3 +42,32 @@ class Recent:
             self._old, self._young = self._young, {}
             self._free = self._room
         self._young[key] = value
+
+
+class Fetched(dict[int, bytes]):
+    """Fetches what it does not hold: ``fetched[reference]`` costs one dictionary look-up on a hit.
+
+    It is a dictionary, and not an object around one, for that reason: a state read makes half a dozen of these. When
+    full it starts over, which costs little because the few nodes near the root are all fetched again at once.
+    """
+
+    __slots__ = ("_fetch", "_free", "_room", "_wanted")
+
+    def __init__(self, fetch: Callable[[int], bytes], *, wanted: Callable[[int], bool], room_bytes: int) -> None:
+        """Keep what ``wanted`` says is worth it, up to ``room_bytes``."""
+        super().__init__()
+        self._fetch = fetch
+        self._wanted = wanted
+        self._room = room_bytes
+        self._free = room_bytes
+
+    def __missing__(self, reference: int) -> bytes:
+        """Fetch, and keep if wanted."""
+        stored = self._fetch(reference)
+        if self._wanted(reference):
+            self._free -= _OVERHEAD_BYTES + len(stored)
+            if self._free < 0:
+                self.clear()
+                self._free = self._room
+            self[reference] = stored
+        return stored

@@ -31,11 +31,12 @@ from carechain.state.log import (
     Stream,
     all_leaves,
     file_of,
+    is_upper,
     size_of,
     stream_of,
 )
-from carechain.state.node import EMPTY, LEAF, REFERENCE_SIZE, Branch, Node, Root, write_reference
-from carechain.state.recent import Recent
+from carechain.state.node import EMPTY, REFERENCE_SIZE, Branch, Node, Root, write_reference
+from carechain.state.recent import Fetched
 from carechain.state.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ Side = tuple[str, bytes, bytes | None]
 INITIAL_MAP_BYTES: Final = 64 * 1024 * 1024
 SIDE_TABLES: Final = 16
 SIDE_PAGE_ROWS: Final = 1000
-NODE_CACHE_BYTES: Final = 12 * 1024 * 1024
+NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
 MOVED_BYTES_PER_CHECKPOINT: Final = 1024 * 1024
 """Per stream: about how much a checkpoint copies out of old files in order to drop them."""
 DEAD_SHARE: Final = {False: (0.75, 0.6, 0.5), True: (0.6, 0.5, 0.4)}
@@ -108,10 +109,11 @@ class NodeStore:
         self._files = env.open_db(b"files", create=lock is not None)
         self._dead = env.open_db(b"dead", create=lock is not None)
         self._side: dict[str, lmdb._Database] = {}
-        self._nodes = Recent(NODE_CACHE_BYTES)
         self._forgotten: list[int] = []
         self._head = _NO_HEAD
         self.load = log.load
+        # Upper branches only, since every read passes some of them and seldom the same lower one twice.
+        self.load_recent = Fetched(log.load, wanted=is_upper, room_bytes=NODE_CACHE_BYTES).__getitem__
 
     @classmethod
     def open(
@@ -130,12 +132,13 @@ class NodeStore:
         """
         lock = None
         if not read_only:
-            path.mkdir(parents=True, exist_ok=True)
+            (path / "index").mkdir(parents=True, exist_ok=True)
             lock = _lock(path / "lock")
         env = lmdb.open(
             str(path / "index"),
             map_size=map_bytes,
             max_dbs=SIDE_TABLES + 3,
+            mode=0o600,
             readonly=read_only,
             create=not read_only,
             readahead=False,
@@ -219,15 +222,6 @@ class NodeStore:
         with self._reading() as txn:
             cursor = txn.cursor(db=self._main)
             return {key[len(_META) :].decode(): value for key, value in _under(cursor, _META)}
-
-    def load_recent(self, reference: int) -> bytes:
-        """The stored bytes of a node; branches are kept at hand."""
-        stored = self._nodes.get(reference, None)
-        if stored is None:
-            stored = self.load(reference)
-            if stored[0] != LEAF:
-                self._nodes.put(reference, stored)
-        return stored
 
     def side_get(self, table: str, key: bytes) -> bytes | None:
         """An entry of a side table as of the last checkpoint."""

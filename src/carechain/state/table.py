@@ -30,7 +30,7 @@ class TableSpec(Generic[RowT]):
     space, unique in ``chain/routing.py``; ``note`` says in a sentence what a row is, for the reference.
     """
 
-    __slots__ = ("_decode", "_head", "key", "name", "note", "prefix", "row", "size_bytes")
+    __slots__ = ("_decode", "_head", "_plain", "key", "name", "note", "prefix", "row", "size_bytes")
 
     def __init__(self, *, name: str, prefix: int, key: tuple[int, ...], row: type[RowT], note: str) -> None:
         """Raises ``ValueError`` for a layout that cannot be a key."""
@@ -44,6 +44,7 @@ class TableSpec(Generic[RowT]):
         set_once("note", note)
         set_once("size_bytes", 1 + sum(key))
         set_once("_head", bytes([prefix]))
+        set_once("_plain", all(width > _NUMBER_WIDTH for width in key))
         set_once("_decode", msgspec.msgpack.Decoder(row).decode)
 
     name: str
@@ -53,6 +54,7 @@ class TableSpec(Generic[RowT]):
     note: str
     size_bytes: int
     _head: bytes
+    _plain: bool
     _decode: Any
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -71,10 +73,16 @@ class TableSpec(Generic[RowT]):
 
     def key_of(self, *parts: Part) -> bytes:
         """The raw state key of a row; a wrong number or width of parts is a bug (``TypeError``/``ValueError``)."""
-        key = self.prefix_of(parts)
-        if len(key) != self.size_bytes:
-            raise TypeError(f"table {self.name}: a key has {len(self.key)} parts, not {len(parts)}")
-        return key
+        widths = self.key
+        if len(parts) != len(widths):
+            raise TypeError(f"table {self.name}: a key has {len(widths)} parts, not {len(parts)}")
+        if self._plain:
+            # The common case, written out because every read of every contract passes here.
+            if len(widths) == 1 and len(parts[0]) == widths[0]:  # type: ignore[arg-type]
+                return self._head + parts[0]  # type: ignore[operator]
+            if tuple(map(len, parts)) == widths:  # type: ignore[arg-type]
+                return self._head + b"".join(parts)  # type: ignore[arg-type]
+        return self.prefix_of(parts)
 
     def prefix_of(self, parts: tuple[Part, ...]) -> bytes:
         """The raw prefix shared by all rows whose leading key parts are ``parts``."""

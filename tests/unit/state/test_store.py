@@ -12,6 +12,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from carechain.core.limits import STATE_KEY_BYTES
 from carechain.state import store as store_module
 from carechain.state.audit import BadState, check_tree
 from carechain.state.log import StoreDamaged
@@ -117,6 +118,18 @@ def test_old_files_are_emptied_and_dropped(home: Path) -> None:
         assert files < 3 * live
     with NodeStore.open(home) as store:
         assert list(check_tree(store.load, store.snapshot().root)) == expected
+
+
+def test_the_deepest_possible_tree_is_stored_and_moved(home: Path) -> None:
+    whole = bytes(STATE_KEY_BYTES)
+    deep: list[Change] = [(whole[:at], b"%d" % at) for at in range(1, len(whole) + 1)]
+    deep += [(whole[:at] + bytes([side]), b"side") for at in range(len(whole)) for side in (0x01, 0x10)]
+    deep.sort()
+    with NodeStore.open(home, file_bytes=1024) as store:
+        snapshot = checkpointed(store, store.snapshot(), deep, 1)
+        for height in range(2, 12):
+            snapshot = checkpointed(store, snapshot, [(deep[-1][0], b"%d" % height)], height)
+        assert list(check_tree(store.load, snapshot.root)) == [*deep[:-1], (deep[-1][0], b"11")]
 
 
 def test_nodes_replaced_between_checkpoints_never_reach_the_disk(home: Path) -> None:

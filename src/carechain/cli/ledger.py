@@ -1,0 +1,132 @@
+"""``carechain verify`` and ``carechain inspect``: the ledger of this home, read from its files."""
+
+# ruff: noqa: PLC0415 - what needs cryptography or the disk is imported by the command that uses it, so help is quick
+
+from typing import Annotated
+
+import typer
+
+from carechain.cli.output import Desk, Exit, Report, command, lines, sub_app, table, tables
+from carechain.cli.terms import identifier, moment
+
+app = sub_app("")
+inspect_app = sub_app("Look into the ledger's files: a block, a transaction, state entries. The node may run.")
+
+
+@command(app, "verify")
+def verify(desk: Desk) -> Report:
+    """Verify the whole ledger of this home offline: re-hash it, execute it again, compare the state.
+
+    Names the first wrong block, transaction or state entry and exits with 1. Stop the node first, or verify a copy.
+    """
+    from carechain.cli.network import home_genesis
+    from carechain.engine.verify import verify_chain
+
+    genesis = home_genesis(desk.home)
+    with desk.progress("verifying") as advance:
+        verdict = verify_chain(desk.home, genesis, progress=advance)
+    bad = verdict.first_bad
+    data = {
+        "ok": verdict.ok,
+        "height": verdict.height,
+        "app_hash": verdict.app_hash.hex(),
+        "first_bad": None
+        if bad is None
+        else {"kind": bad.kind.value, "height": bad.height, "key": bad.key, "reason": bad.reason},
+        "torn_bytes": verdict.torn_bytes,
+    }
+    if bad is None:
+        said = [f"good up to height {verdict.height}", f"app hash {verdict.app_hash.hex()}"]
+        if verdict.torn_bytes:
+            said.append(f"{verdict.torn_bytes} bytes at the end were never acknowledged; the next start drops them")
+        return Report(data=data, show=lines(*said))
+    where = f" {bad.key}" if bad.key else ""
+    said = [f"WRONG at height {bad.height}: {bad.kind.value}{where}: {bad.reason}", f"good before: {verdict.height}"]
+    return Report(data=data, show=lines(*said), status=Exit.REFUSED)
+
+
+@command(inspect_app, "block")
+def block(desk: Desk, height: Annotated[int, typer.Argument(min=1, help="The block's height.")]) -> Report:
+    """Show a block: its header and what became of each transaction."""
+    from carechain.cli.files import LedgerFiles
+
+    with LedgerFiles(desk.home) as files:
+        shown = files.block(height)
+    header = shown.header
+    rows = [
+        {
+            "tx": one.tx_id.hex(),
+            "signer": one.signer.hex(),
+            "messages": list(one.messages),
+            "code": one.code,
+            "label": one.label,
+        }
+        for one in shown.receipts
+    ]
+    data = {
+        "height": header.height,
+        "time_s": header.time_s,
+        "producer": header.producer.hex(),
+        "previous": header.previous.hex(),
+        "tx_root": header.tx_root.hex(),
+        "receipt_root": header.receipt_root.hex(),
+        "app_hash": header.app_hash.hex(),
+        "signature": shown.signature.hex(),
+        "transactions": rows,
+    }
+    title = f"Block {header.height}, {moment(header.time_s)} UTC, app hash {header.app_hash.hex()}"
+    text = [(one.tx_id.hex(), ", ".join(one.messages), one.label) for one in shown.receipts]
+    return Report(data=data, show=tables(table(title, ("transaction", "messages", "outcome"), text)))
+
+
+@command(inspect_app, "tx")
+def transaction(
+    desk: Desk, tx_id: Annotated[bytes, typer.Argument(parser=identifier, metavar="ID", help="The transaction's id.")]
+) -> Report:
+    """Show the full receipt of a transaction, with its events."""
+    from carechain.cli.files import LedgerFiles, plain
+
+    with LedgerFiles(desk.home) as files:
+        receipt = files.receipt(tx_id)
+    data = {"receipt": plain(receipt)}
+    said = [
+        f"transaction {receipt.tx_id.hex()} in block {receipt.height}, place {receipt.index}",
+        f"signed by {receipt.signer.hex()}: {', '.join(receipt.messages)}",
+        f"{receipt.label}: {receipt.reason}",
+    ]
+    return Report(data=data, show=lines(*said))
+
+
+@command(inspect_app, "state")
+def state(
+    desk: Desk,
+    name: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="A table, for example membership.members; all unless given.")
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="A leading part of the key, in order; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many rows.")] = 100,
+) -> Report:
+    """Show state entries as of the last checkpoint, or the list of tables."""
+    from carechain.chain.genesis import TABLES
+    from carechain.cli.files import LedgerFiles, plain
+
+    if name is None:
+        listed = [{"table": one.name, "prefix": one.prefix, "note": one.note} for one in TABLES]
+        text = [(one.name, one.note) for one in TABLES]
+        return Report(data={"tables": listed}, show=tables(table("State tables", ("table", "a row"), text)))
+    spec = next((one for one in TABLES if one.name == name), None)
+    if spec is None:
+        raise typer.BadParameter("no such table; run `carechain inspect state` for the list", param_hint="TABLE")
+    with LedgerFiles(desk.home) as files:
+        height, found = files.rows(spec, key or [], limit)
+    rows = [{"key": [plain(part) for part in parts], "row": plain(row)} for parts, row in found]
+    text = [(", ".join(str(plain(part)) for part in parts), str(plain(row))) for parts, row in found]
+    title = f"{spec.name} at height {height}"
+    return Report(
+        data={"table": spec.name, "height": height, "rows": rows}, show=tables(table(title, ("key", "row"), text))
+    )
+
+
+app.add_typer(inspect_app, name="inspect")

@@ -1,0 +1,208 @@
+"""``carechain record``: add to the organisation's charts and anchor, read elsewhere through the gatekeeper."""
+
+# ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carechain.cli.options import AsOption, AtOption, GatekeeperOption, NodeOption, PasswordOption
+from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
+from carechain.cli.terms import clinical_date, identifier, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from carechain.chain.queries import AnchorLine
+
+app = sub_app("Records: add FHIR to the charts and anchor it; read what a ticket allows; see versions.")
+
+OfPatientOption = Annotated[
+    str | None, typer.Option("--patient", metavar="PSEUDONYM", help="The patient; a wallet's own unless given.")
+]
+TicketOption = Annotated[
+    bytes | None, typer.Option("--ticket", parser=identifier, metavar="ID", help="See it through this ticket.")
+]
+
+
+@command(app, "add")
+def add(
+    desk: Desk,
+    bundle: Annotated[Path, typer.Argument(metavar="FILE", help="A FHIR R4 bundle of one patient, JSON.")],
+    patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="The patient's pseudonym here.")],
+    who: AsOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """Add a bundle to this organisation's charts and anchor its records on the ledger.
+
+    What is in the charts but not yet on the ledger is anchored too, so a command that was cut short, or refused for
+    want of a grant, is simply run again.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.cli.charting import add_bundle
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    pseudonym = desktop.keys.party(patient, hint="--patient")
+    with desktop.seat(desktop.anyone(who)) as seat:
+        added = add_bundle(desk, seat, bundle, pseudonym)
+    rows = [
+        {
+            "record": one.record_id.hex(),
+            "version": one.version,
+            "category": one.category.name.lower(),
+            "sensitivity": one.sensitivity.name,
+            "day": clinical_date(one.effective_day),
+            "resources": one.resource_count,
+        }
+        for one in added.anchored
+    ]
+    data = {
+        "pseudonym": pseudonym.hex(),
+        "resources": added.resources,
+        "records": rows,
+        "transactions": [one.tx_id.hex() for one in added.done],
+        "height": added.done[-1].height if added.done else None,
+    }
+    text = [
+        (
+            one.record_id.hex(),
+            str(one.version),
+            one.category.name.lower(),
+            one.sensitivity.name,
+            clinical_date(one.effective_day),
+            str(one.resource_count),
+        )
+        for one in added.anchored
+    ]
+    columns = ("record", "version", "category", "grade", "day", "resources")
+    title = f"{added.resources} resources read; {len(added.anchored)} record versions anchored"
+    return Report(data=data, show=tables(table(title, columns, text)))
+
+
+@command(app, "get")
+def get(
+    desk: Desk,
+    ticket: Annotated[bytes, typer.Option("--ticket", parser=identifier, metavar="ID", help="An allowed ticket.")],
+    records: Annotated[
+        list[bytes] | None,
+        typer.Option("--record", parser=identifier, metavar="ID", help="Only this record; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write each resource to a file in this folder.")
+    ] = None,
+    who: AsOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+    gatekeeper: GatekeeperOption = None,
+) -> Report:
+    """Fetch what a ticket allows from the custodian's gatekeeper, open it, and check it against the ledger.
+
+    Every resource is shown as the exact bytes that the custodian received. Anything that differs from what was
+    anchored, or is missing, refuses the whole answer.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.cli.reading import fetch_records, resource_rows, write_resources
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    with desktop.seat(desktop.anyone(who, at=at)) as seat:
+        opened = fetch_records(seat, ticket, records, url=gatekeeper or desktop.gatekeeper_url())
+    files = write_resources(out, opened) if out is not None else []
+    data = {
+        "ticket": ticket.hex(),
+        "verified": True,
+        "records": [
+            {
+                "record": one.record_id.hex(),
+                "version": one.version,
+                "root": one.root.hex(),
+                **({} if out is not None else {"resources": resource_rows(one)}),
+            }
+            for one in opened
+        ],
+        "files": [str(path) for path in files],
+    }
+    count = sum(len(one.resources) for one in opened)
+    said = [f"{len(opened)} records with {count} resources, all as anchored on the ledger"]
+    if out is not None:
+        said.append(f"written to {out}")
+    else:
+        said += [resource.decode() for one in opened for resource in one.resources]
+    return Report(data=data, show=lines(*said))
+
+
+@command(app, "list")
+def list_records(
+    desk: Desk,
+    patient: OfPatientOption = None,
+    ticket: TicketOption = None,
+    who: AsOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """List the records of a patient that you may see, every version."""
+    from carechain.chain.queries import AnchorLine, TimelinePage
+    from carechain.cli.acting import Desktop
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.about_patient(who, at=at, patient=patient)
+    with desktop.seat(actor) as seat:
+        found = seat.pages("records.timeline", AnchorLine, TimelinePage(pseudonym, ticket))
+    return _anchors("Records", pseudonym, found, desktop.keys.name_of)
+
+
+@command(app, "history")
+def history(
+    desk: Desk,
+    record: Annotated[bytes, typer.Argument(parser=identifier, metavar="RECORD", help="The record's id.")],
+    patient: OfPatientOption = None,
+    ticket: TicketOption = None,
+    who: AsOption = None,
+    at: AtOption = None,
+    password_file: PasswordOption = None,
+    node: NodeOption = None,
+) -> Report:
+    """List every version of one record: when it was anchored, by whom, with which root."""
+    from carechain.chain.queries import AnchorLine, OfRecord
+    from carechain.cli.acting import Desktop
+
+    desktop = Desktop(desk, node=node, password_file=password_file)
+    actor, pseudonym = desktop.about_patient(who, at=at, patient=patient)
+    with desktop.seat(actor) as seat:
+        found = seat.rows("records.history", AnchorLine, OfRecord(pseudonym, record, ticket))
+    return _anchors("Versions", pseudonym, found, desktop.keys.name_of)
+
+
+def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "Callable[[bytes], str]") -> Report:
+    rows = [
+        {
+            "record": one.record.hex(),
+            "version": one.version,
+            "category": one.anchor.category.name.lower(),
+            "sensitivity": one.anchor.sensitivity.name,
+            "day": clinical_date(one.anchor.day),
+            "resources": one.anchor.resources,
+            "root": one.anchor.root.hex(),
+            "author": one.anchor.author.hex(),
+            "anchored_s": one.anchor.anchored_s,
+        }
+        for one in found
+    ]
+    text = [
+        (
+            one.record.hex(),
+            str(one.version),
+            one.anchor.category.name.lower(),
+            one.anchor.sensitivity.name,
+            clinical_date(one.anchor.day),
+            str(one.anchor.resources),
+            name_of(one.anchor.author),
+            moment(one.anchor.anchored_s),
+        )
+        for one in found
+    ]
+    columns = ("record", "version", "category", "grade", "day", "resources", "author", "anchored (UTC)")
+    return Report(data={"pseudonym": pseudonym.hex(), "records": rows}, show=tables(table(title, columns, text)))

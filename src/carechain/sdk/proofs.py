@@ -1,0 +1,184 @@
+"""Believing a node's answer only as far as it is proven (LED-10): state entries, and a transaction's inclusion.
+
+Everything is checked against a sealed header, and the header against the block producers that the genesis names. The
+client works out by itself which state keys the shown rows must stand under, so a node cannot prove something else
+than it shows. What is proven is that each shown row is on the ledger as shown; only for the access log
+(:mod:`carechain.sdk.verify_log`) that no row is missing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from carechain.chain.genesis import Genesis
+from carechain.chain.header import Header, decode_sealed, signing_bytes
+from carechain.chain.receipts import FullReceipt, decode_receipt, describe
+from carechain.chain.tx import parse
+from carechain.contracts import access, membership, records, relationships
+from carechain.contracts.consent import schema as consent
+from carechain.core import merkle
+from carechain.core.codec import Malformed, encode
+from carechain.core.crypto import BadSignature, verify
+from carechain.core.rejection import Rejected
+from carechain.engine.sealed import ProducerKeys, producer_keys
+from carechain.sdk.answers import Inclusion, QueryAnswer, ShownReceipt
+from carechain.state import proof as state_proof
+
+Entry = tuple[bytes, bytes | None]
+"""A state key and the value it must have; None: it must be absent."""
+
+
+class NotProven(Exception):  # noqa: N818 - names what is wrong with the answer
+    """An answer's proof does not show what the answer says. Do not believe it; ask another node."""
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What a client must know beforehand to believe a header: the chain's name and who signs its blocks."""
+
+    chain_id: str
+    producers: ProducerKeys
+
+    @staticmethod
+    def of(genesis: Genesis) -> "Network":
+        """As the genesis file has them."""
+        return Network(chain_id=genesis.chain_id, producers=producer_keys(genesis))
+
+
+class Stand(Struct, frozen=True, kw_only=True):
+    """What a proof holds for: a height and its block time (Unix seconds). Compare the time with your clock."""
+
+    height: int
+    time_s: int
+
+
+def verify_header(sealed: bytes, network: Network) -> Header:
+    """The header, if a block producer of the network signed it; raises :class:`NotProven`."""
+    try:
+        decoded = decode_sealed(sealed)
+    except Malformed:
+        raise NotProven("the sealed header is malformed") from None
+    header = decoded.header
+    if header.chain_id != network.chain_id:
+        raise NotProven("the header is of another network")
+    key = network.producers.get(header.producer)
+    if key is None:
+        raise NotProven("the header's producer is not one of the network's")
+    try:
+        verify(suite=key[0], public_key=key[1], signature=decoded.signature, message=signing_bytes(header))
+    except BadSignature:
+        raise NotProven("the producer's signature does not hold") from None
+    return header
+
+
+def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -> Stand:  # noqa: ANN401 - any query's
+    """Check every row of an answer that was asked for with ``prove``; raises :class:`NotProven`.
+
+    ``args`` are the query's arguments and ``answer`` has typed rows. A query whose rows are computed and not stored
+    (who can see, may read, lists) cannot be proven.
+    """
+    entries_of = PROVABLE.get(name)
+    if entries_of is None:
+        raise NotProven(f"the answer to {name} is computed and has no proof")
+    header = verify_header(answer.sealed, network)
+    if (header.height, header.time_s, header.app_hash) != (answer.height, answer.time_s, answer.app_hash):
+        raise NotProven("the answer and its header are not of one block")
+    verify_entries(entries_of(args, answer.rows), answer, header.app_hash)
+    return Stand(height=header.height, time_s=header.time_s)
+
+
+def verify_entries(entries: Sequence[Entry], answer: QueryAnswer, app_hash: bytes) -> None:
+    """Check that the answer's proofs show exactly these entries under ``app_hash``; raises :class:`NotProven`."""
+    proofs = {one.key: one.proof for one in answer.proofs}
+    for key, value in entries:
+        encoded = proofs.get(key)
+        if encoded is None:
+            raise NotProven("a row has no proof")
+        try:
+            decoded = state_proof.decode_proof(encoded)
+            if value is None:
+                state_proof.verify_absence(app_hash, key, decoded)
+            else:
+                state_proof.verify_presence(app_hash, key, value, decoded)
+        except state_proof.BadProof as bad:
+            raise NotProven(str(bad)) from None
+
+
+def verify_inclusion(shown: ShownReceipt, tx_id: bytes, network: Network) -> FullReceipt:
+    """The receipt, worked out again from proven bytes; raises :class:`NotProven`.
+
+    Both the transaction and its receipt must lead to the roots of one header, and the transaction have this id.
+    """
+    inclusion = shown.inclusion
+    if inclusion is None:
+        raise NotProven("the receipt came without its transaction")
+    header = verify_header(inclusion.sealed, network)
+    index = shown.receipt.index
+    _lead_to(inclusion, inclusion.raw, index, inclusion.tx_path, header.tx_root)
+    _lead_to(inclusion, inclusion.receipt, index, inclusion.receipt_path, header.receipt_root)
+    try:
+        proven = describe(inclusion.raw, decode_receipt(inclusion.receipt), height=header.height, index=index)
+        same_id = parse(inclusion.raw).id == tx_id
+    except (Malformed, Rejected):
+        raise NotProven("the transaction or its receipt is malformed") from None
+    if not same_id or proven != shown.receipt:
+        raise NotProven("the proven transaction is another one than the receipt says")
+    return proven
+
+
+def _lead_to(inclusion: Inclusion, data: bytes, index: int, path: tuple[bytes, ...], root: bytes) -> None:
+    try:
+        merkle.check(
+            leaf=merkle.leaf_hash(data), index=index, count=inclusion.count, path=list(path), expected_root=root
+        )
+    except merkle.BadProof as bad:
+        raise NotProven(str(bad)) from None
+
+
+# --- which entries a query's rows stand for -------------------------------------------------------------
+
+
+def _member(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401 - the query's own types
+    return [(membership.MEMBERS_TABLE.key_of(args.organisation), encode(one.row)) for one in rows]
+
+
+def _party(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(membership.PARTIES_TABLE.key_of(args.party), encode(one.row)) for one in rows]
+
+
+def _summary(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(relationships.SUMMARIES.key_of(args.pseudonym), encode(one)) for one in rows]
+
+
+def _grants(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(consent.GRANTS.key_of(args.pseudonym, one.grant_id), encode(one.grant)) for one in rows]
+
+
+def _anchors(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    wanted = getattr(args, "record", None)
+    return [
+        (records.ANCHORS.key_of(args.pseudonym, wanted or one.record, one.version), encode(one.anchor)) for one in rows
+    ]
+
+
+def _ticket(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(access.TICKETS.key_of(args.ticket), encode(one.row)) for one in rows]
+
+
+def _log_head(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    key = access.LOG_HEADS.key_of(args.pseudonym)
+    return [(key, None if one == access.EMPTY_LOG else encode(one)) for one in rows]
+
+
+PROVABLE: Final[dict[str, Callable[[Any, Any], list[Entry]]]] = {
+    "membership.member": _member,
+    "membership.party": _party,
+    "relationships.summary": _summary,
+    "consent.grants": _grants,
+    "records.anchor": _anchors,
+    "records.history": _anchors,
+    "records.timeline": _anchors,
+    "access.ticket": _ticket,
+    "access.log_head": _log_head,
+}
+"""The queries whose rows are state entries."""

@@ -1,0 +1,387 @@
+"""Goal: whatever is granted, passed on, narrowed, extended, revoked or given up, nobody reads without a live path (CON-2).
+
+Method: Hypothesis drives the real ledger and a model of plain dictionaries side by side. The model says beforehand
+whether each message must succeed; after every step both must agree on who may read what, taking away never let anyone
+read more, and every invariant of the contracts holds.
+"""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from world import Signer, World, fresh, grant_of
+
+from carechain.chain.receipts import OK, code_named
+from carechain.contracts.access import decide
+from carechain.contracts.consent.schema import Extend, Granted, Narrow, Renounce, Revoke
+from carechain.contracts.membership import DismissStaff
+from carechain.core.decision import Path
+from carechain.core.limits import GRANT_DEPTH
+from carechain.core.message import Message
+from carechain.core.scope import Scope
+from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
+
+STAFF = {"carl": "a", "dana": "a", "bert": "b", "bina": "b"}
+"""Four doctors and their hospitals."""
+PURPOSES = (Purpose.TREAT, Purpose.CAREMGT)
+TICK_S = 50
+
+
+@dataclass
+class Terms:
+    """What a grant permits: sets and numbers, no masks."""
+
+    categories: frozenset[Category]
+    ceiling: int
+    first_day: int
+    last_day: int
+    actions: frozenset[Action]
+    purposes: frozenset[Purpose]
+    expires_s: int
+
+    def inside(self, outer: "Terms") -> bool:
+        return (
+            self.categories <= outer.categories
+            and self.ceiling <= outer.ceiling
+            and outer.first_day <= self.first_day
+            and self.last_day <= outer.last_day
+            and self.actions <= outer.actions
+            and self.purposes <= outer.purposes
+            and self.expires_s <= outer.expires_s
+        )
+
+    def as_fields(self) -> dict[str, object]:
+        scope = Scope(
+            categories=mask(*self.categories),
+            ceiling=Sensitivity(self.ceiling),
+            first_day=self.first_day,
+            last_day=self.last_day,
+        )
+        return {
+            "scope": scope,
+            "actions": sum(self.actions),
+            "purposes": mask(*self.purposes),
+            "expires_s": self.expires_s,
+        }
+
+
+@dataclass
+class Node:
+    """One grant of the model."""
+
+    grantor: str
+    grantees: set[str]
+    parent: bytes | None
+    terms: Terms
+    ended: bool = False
+
+
+@dataclass
+class Model:
+    """The tree, and who has left."""
+
+    nodes: dict[bytes, Node] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+
+    def path(self, grant_id: bytes | None) -> list[Node]:
+        """From the leaf to the root."""
+        path: list[Node] = []
+        while grant_id is not None:
+            path.append(self.nodes[grant_id])
+            grant_id = path[-1].parent
+        return path
+
+    def alive(self, grant_id: bytes, now: int) -> bool:
+        return all(
+            not node.ended and now < node.terms.expires_s and node.grantor not in self.left
+            for node in self.path(grant_id)
+        )
+
+    def holds(self, who: str, grant_id: bytes) -> bool:
+        return bool({who, STAFF.get(who, who)} & self.nodes[grant_id].grantees)
+
+    def may_pass_on(self, who: str, parent: bytes, terms: Terms, now: int) -> bool:
+        path = self.path(parent)
+        return (
+            who in STAFF
+            and self.alive(parent, now)
+            and self.holds(who, parent)
+            and Action.DELEGATE in path[0].terms.actions
+            and len(path) < GRANT_DEPTH
+            and all(terms.inside(node.terms) for node in path)
+        )
+
+    def may_read(self, who: str, wanted: Terms, now: int) -> bool:
+        return who not in self.left and any(
+            self.holds(who, grant_id)
+            and self.alive(grant_id, now)
+            and all(wanted.inside(node.terms) for node in self.path(grant_id))
+            for grant_id in self.nodes
+        )
+
+
+def wanted(category: Category, ceiling: int, day: int, purpose: Purpose) -> Terms:
+    """One question: may this be read?"""
+    return Terms(frozenset({category}), ceiling, day, day, frozenset({Action.READ}), frozenset({purpose}), 0)
+
+
+PROBES = (
+    wanted(Category.RESULT, Sensitivity.N, 5, Purpose.TREAT),
+    wanted(Category.RESULT, Sensitivity.V, 5, Purpose.TREAT),
+    wanted(Category.IMAGE, Sensitivity.N, 9, Purpose.TREAT),
+    wanted(Category.RESULT, Sensitivity.L, 0, Purpose.CAREMGT),
+)
+
+_categories = st.sampled_from(
+    [frozenset({Category.RESULT}), frozenset({Category.RESULT, Category.IMAGE}), frozenset({Category.IMAGE})]
+)
+_actions = st.sampled_from(
+    [
+        frozenset({Action.READ}),
+        frozenset({Action.READ, Action.DELEGATE}),
+        frozenset({Action.READ, Action.WRITE, Action.DELEGATE}),
+        frozenset({Action.WRITE}),
+    ]
+)
+_purposes = st.sampled_from([frozenset({Purpose.TREAT}), frozenset(PURPOSES)])
+_days = st.sampled_from([(0, 10), (0, 5), (5, 10), (3, 7)])
+_ceilings = st.sampled_from([Sensitivity.L, Sensitivity.N, Sensitivity.V])
+_lifetimes = st.sampled_from([2, 5, 20, 1000])
+_people = st.sampled_from(sorted(STAFF))
+_senders = st.sampled_from(["steve", *sorted(STAFF)])
+_holders = st.sets(st.sampled_from([*sorted(STAFF), "a", "b"]), min_size=1, max_size=3)
+
+
+class ConsentMachine(RuleBasedStateMachine):
+    """Messages about Steve's consent, from Steve, four doctors and two administrators."""
+
+    grants: Bundle = Bundle("grants")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: World = fresh()
+        self.model = Model()
+        self.allowed: dict[tuple[str, int], bool] = {}
+        self.only_less = False
+
+    @initialize()
+    def begin(self) -> None:
+        self.allowed = self._who_may_read()
+
+    # --- helpers --------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """The time of the next block."""
+        return self.world.time_s + 1
+
+    def _signer(self, name: str) -> Signer:
+        signer: Signer = getattr(self.world, name)
+        return signer
+
+    def _send(self, message: Message, by: str, *, expected: bool) -> tuple[object, ...]:
+        receipt = self.world.run(message, by=self._signer(by))
+        assert (receipt.code == OK) == expected, (code_named(receipt.code), message)
+        if not expected:
+            assert self.world.changed_rows() == []
+        return receipt.events
+
+    def _names(self, holders: set[str]) -> list[Signer]:
+        return [self._signer(one) for one in holders]
+
+    def _draw_terms(self, categories, ceiling, days, actions, purposes, lifetime) -> Terms:  # noqa: ANN001
+        return Terms(
+            categories, int(ceiling), days[0], days[1], actions, purposes, self.now + TICK_S * lifetime
+        )
+
+    def _who_may_read(self) -> dict[tuple[str, int], bool]:
+        contracts, found = self.world.contracts(), {}
+        for who in STAFF:
+            signer = self._signer(who)
+            party = contracts.membership.party(signer.id)
+            for number, probe in enumerate(PROBES):
+                outcome = decide(
+                    contracts.membership,
+                    contracts.consent,
+                    pseudonym=self.world.steve.id,
+                    requester=signer.id,
+                    party=party,
+                    scope=probe.as_fields()["scope"],
+                    purpose=min(probe.purposes),
+                    time_s=self.world.time_s,
+                )
+                found[who, number] = isinstance(outcome, Path)
+        return found
+
+    # --- giving ---------------------------------------------------------------------------------------------
+
+    @rule(target=grants, to=_holders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
+    def grant(self, to, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+        terms = self._draw_terms(c, s, d, a, p, t)
+        message = grant_of(self.world.steve, *self._names(to), **terms.as_fields())
+        events = self._send(message, "steve", expected=not to & self.model.left)
+        return self._remember(events, Node("steve", set(to), None, terms))
+
+    @rule(
+        target=grants,
+        parent=grants,
+        by=_senders,
+        to=_holders,
+        c=_categories,
+        s=_ceilings,
+        d=_days,
+        a=_actions,
+        p=_purposes,
+        t=_lifetimes,
+    )
+    def pass_on(self, parent, by, to, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+        return self._pass_on(parent, by, to, self._draw_terms(c, s, d, a, p, t))
+
+    @rule(target=grants, parent=grants, to=_holders, a=_actions)
+    def pass_on_as_entitled(self, parent, to, a):  # noqa: ANN001, ANN201 - drawn
+        """A holder passes on exactly what its path has: most of these succeed, so that trees grow."""
+        if parent is None:
+            return None
+        path = self.model.path(parent)
+        terms = [node.terms for node in path]
+        cut = Terms(
+            frozenset.intersection(*(one.categories for one in terms)),
+            min(one.ceiling for one in terms),
+            max(one.first_day for one in terms),
+            min(one.last_day for one in terms),
+            a & frozenset.intersection(*(one.actions for one in terms)),
+            frozenset.intersection(*(one.purposes for one in terms)),
+            min(one.expires_s for one in terms),
+        )
+        holders = [who for who in sorted(STAFF) if self.model.holds(who, parent) and who not in self.model.left]
+        possible = cut.categories and cut.actions and cut.purposes and cut.first_day <= cut.last_day
+        if not holders or not possible or cut.expires_s <= self.now:
+            return None
+        return self._pass_on(parent, holders[0], to, cut)
+
+    def _pass_on(self, parent: bytes | None, by: str, to: set[str], terms: Terms) -> bytes | None:
+        if parent is None:
+            return None
+        expected = (
+            not to & self.model.left
+            and by not in self.model.left
+            and self.model.may_pass_on(by, parent, terms, self.now)
+        )
+        message = grant_of(self.world.steve, *self._names(to), parent=parent, **terms.as_fields())
+        return self._remember(self._send(message, by, expected=expected), Node(by, set(to), parent, terms))
+
+    def _remember(self, events: tuple[object, ...], node: Node) -> bytes | None:
+        for event in events:
+            assert isinstance(event, Granted)
+            self.model.nodes[event.grant_id] = node
+            return event.grant_id
+        return None
+
+    @rule(grant_id=grants, by=_senders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
+    def extend(self, grant_id, by, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+        if grant_id is None:
+            return
+        node = self.model.nodes[grant_id]
+        old = node.terms
+        terms = Terms(
+            c | old.categories,
+            max(int(s), old.ceiling),
+            min(d[0], old.first_day),
+            max(d[1], old.last_day),
+            a | old.actions,
+            p | old.purposes,
+            max(self.now + TICK_S * t, old.expires_s),
+        )
+        running = not node.ended and self.now < old.expires_s
+        entitled = by == node.grantor and by not in self.model.left
+        within = node.parent is None or self.model.may_pass_on(by, node.parent, terms, self.now)
+        message = Extend(pseudonym=self.world.steve.id, grant_id=grant_id, **terms.as_fields())
+        if self._send(message, by, expected=running and entitled and within):
+            node.terms = terms
+
+    # --- taking away ----------------------------------------------------------------------------------------
+
+    @rule(grant_id=grants, by=_senders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
+    def narrow(self, grant_id, by, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+        if grant_id is None:
+            return
+        node, terms = self.model.nodes[grant_id], self._draw_terms(c, s, d, a, p, t)
+        running = not node.ended and self.now < node.terms.expires_s
+        entitled = by in ("steve", node.grantor) and by not in self.model.left
+        message = Narrow(pseudonym=self.world.steve.id, grant_id=grant_id, **terms.as_fields())
+        if self._send(message, by, expected=running and entitled and terms.inside(node.terms)):
+            node.terms = terms
+        self.only_less = True
+
+    @rule(grant_id=consumes(grants), by=_senders)
+    def revoke(self, grant_id, by):  # noqa: ANN001, ANN201 - drawn
+        if grant_id is None:
+            return
+        node = self.model.nodes[grant_id]
+        expected = not node.ended and by in ("steve", node.grantor) and by not in self.model.left
+        if self._send(Revoke(pseudonym=self.world.steve.id, grant_id=grant_id), by, expected=expected):
+            node.ended = True
+            below = [one for one in self.model.nodes if node in self.model.path(one)]
+            assert not any(self.model.alive(one, self.world.time_s) for one in below)
+        self.only_less = True
+
+    @rule(grant_id=grants, by=_people)
+    def renounce(self, grant_id, by):  # noqa: ANN001, ANN201 - drawn
+        if grant_id is not None:
+            self._renounce(grant_id, by, by, live=by not in self.model.left)
+
+    @rule(grant_id=grants, organisation=st.sampled_from(["a", "b"]))
+    def renounce_for_an_organisation(self, grant_id, organisation):  # noqa: ANN001, ANN201 - drawn
+        if grant_id is not None:
+            self._renounce(grant_id, organisation, organisation, live=True)
+
+    def _renounce(self, grant_id: bytes, by: str, leaving: str, *, live: bool) -> None:
+        node = self.model.nodes[grant_id]
+        expected = live and not node.ended and leaving in node.grantees
+        if self._send(Renounce(pseudonym=self.world.steve.id, grant_id=grant_id), by, expected=expected):
+            if len(node.grantees) == 1:
+                node.ended = True
+            else:
+                node.grantees.discard(leaving)
+        self.only_less = True
+
+    @precondition(lambda self: len(self.model.left) < 2)
+    @rule(who=_people)
+    def dismiss(self, who):  # noqa: ANN001, ANN201 - drawn
+        expected = who not in self.model.left
+        organisation = self._signer(STAFF[who])
+        receipt = self.world.run(DismissStaff(party=self._signer(who).id), by=organisation)
+        assert (receipt.code == OK) == expected
+        self.model.left.add(who)
+        self.only_less = True
+
+    @rule(ticks=st.integers(1, 6))
+    def wait(self, ticks):  # noqa: ANN001, ANN201 - drawn
+        self.world.wait(ticks * TICK_S)
+        self.only_less = True
+
+    # --- what always holds ----------------------------------------------------------------------------------
+
+    @invariant()
+    def the_ledger_and_the_model_agree(self) -> None:
+        now_allowed = self._who_may_read()
+        expected = {
+            (who, number): self.model.may_read(who, probe, self.world.time_s)
+            for who in STAFF
+            for number, probe in enumerate(PROBES)
+        }
+        assert now_allowed == expected
+        if self.only_less:
+            assert not [pair for pair, allowed in now_allowed.items() if allowed and not self.allowed.get(pair)]
+        self.allowed, self.only_less = now_allowed, False
+
+    @invariant()
+    def the_state_is_sound(self) -> None:
+        assert self.world.broken() == []
+        head = self.world.contracts().consent.tables.heads.get(self.world.steve.id)
+        assert (head.grants if head else 0) == sum(not node.ended for node in self.model.nodes.values())
+
+
+TestConsent = ConsentMachine.TestCase
+TestConsent.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

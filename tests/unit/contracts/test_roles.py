@@ -1,0 +1,195 @@
+"""Goal: a role may send exactly the messages that the role table lists (ID-2, the second check of CON-3).
+
+Method: for every role a party that holds only this role, for every message a well-formed instance; all pairs are sent.
+A listed message may still be refused for other reasons, but never because of the role.
+"""
+
+from functools import cache
+
+import pytest
+from world import (
+    LATER_S,
+    RESULTS,
+    TREAT,
+    Actor,
+    Signer,
+    World,
+    anchor_of,
+    appoint_message,
+    bind_message,
+    fresh,
+    grant_of,
+    seeded,
+    wallet_of,
+)
+
+from carechain.chain.receipts import code_named
+from carechain.chain.routing import MESSAGES
+from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
+from carechain.contracts.consent.schema import (
+    Answer,
+    AnswerRequest,
+    Ask,
+    Dismiss,
+    DropRule,
+    Extend,
+    Narrow,
+    Renounce,
+    Revoke,
+    SetRule,
+    Who,
+    Withdraw,
+)
+from carechain.contracts.governance import (
+    AcceptAgreement,
+    EndAgreement,
+    OfferAgreement,
+    Propose,
+    RemoveMember,
+    Vote,
+)
+from carechain.contracts.membership import (
+    ROLES,
+    DismissStaff,
+    EnrolStaff,
+    MembershipCode,
+    RenewStaff,
+    SetLapse,
+    may_ask,
+    may_send,
+    roles_fit,
+)
+from carechain.contracts.relationships import Leave, PutSummary
+from carechain.core.message import Message, tag_of
+from carechain.core.vocabulary import OrganisationKind, Purpose, Role, mask
+
+ALONE = {
+    Role.DOCTOR: "carl",
+    Role.NURSE: "nora",
+    Role.LAB_TECHNICIAN: "john",
+    Role.INSURANCE_AUDITOR: "ivan",
+    Role.REGULATOR: "gita",
+    Role.RESEARCHER: "rita",
+    Role.EMERGENCY_RESPONDER: "ella",
+    Role.ORGANISATION_ADMIN: "anna",
+    Role.CONSORTIUM_ADMIN: "vera",
+    Role.REGISTRAR: "rosa",
+    Role.PATIENT: "steve",
+}
+READ_ONLY = (Role.INSURANCE_AUDITOR, Role.REGULATOR, Role.RESEARCHER)
+ADDS_TO_A_RECORD_OR_WIDENS_CONSENT = ("records.anchor", "consent.grant", "consent.extend", "consent.set_rule")
+
+
+@cache
+def _world() -> World:
+    world = fresh()
+    world.appoint("aunt", world.steve)
+    return world
+
+
+def holder(world: World, role: Role) -> Signer:
+    if role is Role.FAMILY_MEMBER:
+        return Actor("aunt", organisation=world.steve.id)
+    signer: Signer = getattr(world, ALONE[role])
+    return signer
+
+
+def samples(world: World) -> dict[type[Message], Message]:
+    steve, some = world.steve, seeded("some id")
+    terms = {"scope": RESULTS, "actions": 1, "purposes": TREAT, "expires_s": LATER_S}
+    certificate = world.a.certify(Actor("newcomer"), Role.DOCTOR)
+    messages: tuple[Message, ...] = (
+        EnrolStaff(certificate=certificate, hpke_key=some),
+        RenewStaff(certificate=certificate),
+        DismissStaff(party=some),
+        SetLapse(days=30),
+        bind_message(wallet_of("lin").pseudonym(world.a.id), some),
+        PutSummary(pseudonym=steve.id, sealed=bytes(1024)),
+        Leave(pseudonym=steve.id),
+        grant_of(steve, world.bert),
+        Narrow(pseudonym=steve.id, grant_id=some, **terms),
+        Extend(pseudonym=steve.id, grant_id=some, **terms),
+        Revoke(pseudonym=steve.id, grant_id=some),
+        Renounce(pseudonym=steve.id, grant_id=some),
+        Ask(pseudonym=steve.id, scope=RESULTS, actions=1, purpose=Purpose.TREAT, expires_s=LATER_S),
+        AnswerRequest(pseudonym=steve.id, request_id=some, approve=True, scope=RESULTS, expires_s=LATER_S),
+        Withdraw(pseudonym=steve.id, request_id=some),
+        SetRule(
+            pseudonym=steve.id,
+            rule=1,
+            who=Who(),
+            purposes=TREAT,
+            scope=RESULTS,
+            answer=Answer.ALLOW,
+            expires_s=LATER_S,
+        ),
+        DropRule(pseudonym=steve.id, rule=1),
+        appoint_message(Actor("uncle"), steve),
+        Dismiss(pseudonym=steve.id, representative=some),
+        anchor_of(steve, "sample"),
+        RequestAccess(pseudonym=steve.id, scope=RESULTS, purpose=Purpose.TREAT),
+        ReportRelease(ticket=some, records=1, digest=some),
+        RevokeTicket(ticket=some),
+        Propose(change=RemoveMember(member=world.f.id)),
+        Vote(proposal=some, aye=True),
+        OfferAgreement(other=world.b.id, terms=some, expires_s=LATER_S),
+        AcceptAgreement(other=world.b.id, terms=some),
+        EndAgreement(other=world.b.id),
+    )
+    return {type(message): message for message in messages}
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=tag_of)
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.name)
+def test_a_role_may_send_exactly_what_is_listed(role: Role, kind: type[Message]) -> None:
+    world = _world().fork()
+    receipt = world.run(samples(world)[kind], by=holder(world, role))
+    blocked = code_named(receipt.code) is MembershipCode.ROLE_MAY_NOT_SEND
+    listed = tag_of(kind) in ROLES[role].messages
+    if kind is RequestAccess:
+        # Whoever may not ask for records gets a refused ticket and a line in the patient's log instead.
+        assert receipt.code == 0
+    else:
+        assert blocked == (not listed)
+    if blocked:
+        assert world.changed_rows() == []
+
+
+def test_there_is_a_sample_of_every_message() -> None:
+    assert samples(_world()).keys() == set(MESSAGES)
+
+
+def test_the_table_names_only_messages_that_exist_and_every_message_has_a_sender() -> None:
+    listed = {tag for rights in ROLES.values() for tag in rights.messages}
+    assert listed == {tag_of(kind) for kind in MESSAGES}
+    assert set(ROLES) == set(Role)
+    for rights in ROLES.values():
+        assert len(set(rights.messages)) == len(rights.messages)
+        assert len(set(rights.queries)) == len(rights.queries)
+
+
+@pytest.mark.parametrize("role", READ_ONLY, ids=lambda role: role.name)
+def test_auditors_regulators_and_researchers_only_read(role: Role) -> None:
+    """CON-3, said again here so that a slip in the table is noticed."""
+    assert not set(ROLES[role].messages) & set(ADDS_TO_A_RECORD_OR_WIDENS_CONSENT)
+
+
+@pytest.mark.parametrize("role", [Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN, Role.REGISTRAR], ids=lambda one: one.name)
+def test_administrators_cannot_ask_for_records(role: Role) -> None:
+    assert "access.request" not in ROLES[role].messages
+    assert "records.anchor" not in ROLES[role].messages
+
+
+def test_what_nobody_lists_nobody_may_send_or_ask() -> None:
+    party = _world().contracts().membership.party(_world().a.id)
+    assert party is not None
+    assert not may_send(party, "membership.rule_the_world")
+    assert not may_ask(party, "membership.everything")
+
+
+@pytest.mark.parametrize("kind", list(OrganisationKind), ids=lambda kind: kind.name)
+def test_organisations_give_only_the_roles_of_their_kind(kind: OrganisationKind) -> None:
+    for role in Role:
+        assert roles_fit(kind, mask(role)) == (kind in ROLES[role].kinds)
+    assert not roles_fit(kind, 0)
+    assert not roles_fit(kind, mask(Role.ORGANISATION_ADMIN, Role.PATIENT))

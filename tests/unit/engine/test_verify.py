@@ -1,0 +1,303 @@
+"""``verify`` finds the first thing that is wrong, and says what it is.
+
+Method: a good ledger of twelve blocks, altered by somebody who knows the formats and recomputes every checksum: one
+alteration per row, with the kind and the height that must be named. Then random flips of single bits anywhere in the
+folder: opening or verifying must notice, or the bit must be one that nothing is read from.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from shutil import copytree
+
+import lmdb
+import pytest
+from ledgers import SMALL, Life, engine_at, run
+from msgspec.structs import replace
+
+from carechain.chain.genesis import Genesis, genesis_hash
+from carechain.chain.header import SealedHeader, decode_sealed, signing_bytes
+from carechain.chain.receipts import Receipt, encode_receipt
+from carechain.contracts.membership import PARTIES_TABLE
+from carechain.core.codec import encode
+from carechain.core.hashing import ZERO_HASH
+from carechain.engine.blocklog import LABEL_BYTES, LOG_NAME, BlockLog, CorruptHistory, StoredBlock, record_head
+from carechain.engine.embedded import BlockProducer
+from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Session
+from carechain.engine.txindex import id_of
+from carechain.engine.verify import FirstBad, Part, Verdict, verify_chain
+from carechain.state.store import NodeStore
+
+BLOCKS = 12
+ALTERED = 5
+"""The height of the block that the rows alter: an early one with several transactions."""
+
+
+@pytest.fixture(scope="module")
+def life() -> Life:
+    return Life(11)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, life: Life) -> Path:
+    home = tmp_path_factory.mktemp("good")
+    engine = engine_at(home, life, checkpoints=SMALL)
+    run(engine, life, BLOCKS)
+    engine.session.close()
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path, good: Path) -> Path:
+    """A copy to alter."""
+    return Path(copytree(good, tmp_path / "home"))
+
+
+def blocks_of(home: Path, genesis: Genesis) -> list[StoredBlock]:
+    log = BlockLog.open(home / LEDGER_FOLDER, genesis=genesis_hash(genesis), read_only=True)
+    blocks = [block for _, block in log.blocks()]
+    log.close()
+    return blocks
+
+
+def write_blocks(home: Path, blocks: list[StoredBlock]) -> None:
+    """Put the log together again, with correct checksums, as somebody who means to deceive would."""
+    path = home / LEDGER_FOLDER / LOG_NAME
+    parts = [path.read_bytes()[:LABEL_BYTES]]
+    for height, block in enumerate(blocks, 1):
+        payload = encode(block)
+        parts += [record_head(height, payload), payload]
+    path.write_bytes(b"".join(parts))
+
+
+def test_a_good_ledger_is_good(home: Path, life: Life) -> None:
+    steps: list[tuple[int, int]] = []
+    verdict = verify_chain(home, life.genesis, progress=lambda done, of: steps.append((done, of)))
+    with Session.open(home, life.genesis) as session:
+        head = session.head
+        assert verdict == Verdict(ok=True, height=BLOCKS, app_hash=head.app_hash, first_bad=None, torn_bytes=0)
+        assert verify_chain(home, life.genesis, store=session._store) == verdict
+    assert steps == [(done, BLOCKS) for done in range(1, BLOCKS + 1)]
+
+
+def test_a_ledger_that_was_only_founded_is_good(tmp_path: Path, life: Life) -> None:
+    engine_at(tmp_path, life).session.close()
+    assert verify_chain(tmp_path, life.genesis).ok
+
+
+def test_a_torn_rest_is_no_fault(home: Path, life: Life) -> None:
+    path = home / LEDGER_FOLDER / LOG_NAME
+    path.write_bytes(path.read_bytes() + b"torn")
+    verdict = verify_chain(home, life.genesis)
+    assert (verdict.ok, verdict.height, verdict.torn_bytes) == (True, BLOCKS, 4)
+
+
+# --- altered blocks -------------------------------------------------------------------------------------
+
+
+def altered_transaction(block: StoredBlock, life: Life) -> StoredBlock:
+    raw = bytearray(block.txs[1])
+    raw[len(raw) // 2] ^= 1
+    return StoredBlock(block.header, (block.txs[0], bytes(raw), *block.txs[2:]), block.receipts)
+
+
+def other_transaction(block: StoredBlock, life: Life) -> StoredBlock:
+    """Well signed, but not what was on the ledger."""
+    return StoredBlock(block.header, (*block.txs[:-1], Life(99).founding()[0]), block.receipts)
+
+
+def removed_transaction(block: StoredBlock, life: Life) -> StoredBlock:
+    return StoredBlock(block.header, block.txs[:-1], block.receipts[:-1])
+
+
+def swapped_transactions(block: StoredBlock, life: Life) -> StoredBlock:
+    txs, receipts = block.txs, block.receipts
+    return StoredBlock(block.header, (txs[1], txs[0], *txs[2:]), (receipts[1], receipts[0], *receipts[2:]))
+
+
+def altered_receipt(block: StoredBlock, life: Life) -> StoredBlock:
+    forged = encode_receipt(Receipt(505, 0, (), ZERO_HASH))
+    return StoredBlock(block.header, block.txs, (forged, *block.receipts[1:]))
+
+
+def malformed_receipt(block: StoredBlock, life: Life) -> StoredBlock:
+    return StoredBlock(block.header, block.txs, (b"\xc1", *block.receipts[1:]))
+
+
+def missing_receipt(block: StoredBlock, life: Life) -> StoredBlock:
+    return StoredBlock(block.header, block.txs, block.receipts[1:])
+
+
+def altered_header(block: StoredBlock, life: Life) -> StoredBlock:
+    sealed = decode_sealed(block.header)
+    later = replace(sealed.header, time_s=sealed.header.time_s + 1)
+    return StoredBlock(encode(SealedHeader(later, sealed.signature)), block.txs, block.receipts)
+
+
+def malformed_header(block: StoredBlock, life: Life) -> StoredBlock:
+    return StoredBlock(block.header[:-1], block.txs, block.receipts)
+
+
+def wrong_producer(block: StoredBlock, life: Life) -> StoredBlock:
+    return resealed(block, BlockProducer.of(life.world.b.signing))
+
+
+def stolen_name(block: StoredBlock, life: Life) -> StoredBlock:
+    """Signed by another member in the producer's name."""
+    header = decode_sealed(block.header).header
+    signature = life.world.b.signing.sign(signing_bytes(header))
+    return StoredBlock(encode(SealedHeader(header, signature)), block.txs, block.receipts)
+
+
+def resealed(block: StoredBlock, by: BlockProducer, **changed: object) -> StoredBlock:
+    header = replace(decode_sealed(block.header).header, producer=by.party, **changed)
+    return StoredBlock(encode(SealedHeader(header, by.sign(signing_bytes(header)))), block.txs, block.receipts)
+
+
+def producer_changes(**changed: object) -> Callable[[StoredBlock, Life], StoredBlock]:
+    """What a dishonest producer could seal."""
+    return lambda block, life: resealed(block, life.producer, **changed)
+
+
+ALTERATIONS: dict[str, tuple[Callable[[StoredBlock, Life], StoredBlock], Part, str]] = {
+    "altered transaction": (altered_transaction, Part.TRANSACTION, "not the one"),
+    "other transaction": (other_transaction, Part.TRANSACTION, "not the one"),
+    "removed transaction": (removed_transaction, Part.BLOCK, "transactions"),
+    "swapped transactions": (swapped_transactions, Part.BLOCK, "transactions"),
+    "altered receipt": (altered_receipt, Part.RECEIPT, "not the one"),
+    "malformed receipt": (malformed_receipt, Part.BLOCK, "malformed"),
+    "missing receipt": (missing_receipt, Part.BLOCK, "one receipt per"),
+    "altered header": (altered_header, Part.BLOCK, "signature"),
+    "malformed header": (malformed_header, Part.BLOCK, "malformed"),
+    "wrong producer": (wrong_producer, Part.BLOCK, "producer"),
+    "stolen name": (stolen_name, Part.BLOCK, "signature"),
+    "sealed: other state": (producer_changes(app_hash=ZERO_HASH), Part.STATE, "another state"),
+    "sealed: other transactions": (producer_changes(tx_root=ZERO_HASH), Part.BLOCK, "transactions"),
+    "sealed: other receipts": (producer_changes(receipt_root=ZERO_HASH), Part.BLOCK, "receipts"),
+    "sealed: other predecessor": (producer_changes(previous=ZERO_HASH), Part.BLOCK, "follow"),
+    "sealed: other chain": (producer_changes(chain_id="other-1"), Part.BLOCK, "chain"),
+    "sealed: earlier time": (producer_changes(time_s=1), Part.BLOCK, "time"),
+    "sealed: other height": (producer_changes(height=ALTERED + 1), Part.BLOCK, "header is that"),
+    "sealed: unknown version": (producer_changes(version=9), Part.BLOCK, "version"),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_an_altered_block_is_found_and_named(home: Path, life: Life, name: str) -> None:
+    alter, kind, reason = ALTERATIONS[name]
+    blocks = blocks_of(home, life.genesis)
+    before = blocks[ALTERED - 1]
+    assert len(before.txs) > 2
+    blocks[ALTERED - 1] = alter(before, life)
+    write_blocks(home, blocks)
+    bad = first_bad(home, life)
+    assert (bad.kind, bad.height) == (kind, ALTERED)
+    assert reason in bad.reason
+    if name == "altered transaction":
+        assert bad.key.startswith("1: ")
+    if name == "altered receipt":
+        tx_id = id_of(before.txs[0])
+        assert tx_id is not None
+        assert bad.key == f"0: {tx_id.hex()}"
+
+
+def first_bad(home: Path, life: Life) -> FirstBad:
+    verdict = verify_chain(home, life.genesis)
+    assert not verdict.ok
+    assert verdict.first_bad is not None
+    return verdict.first_bad
+
+
+@pytest.mark.parametrize("name", ["altered transaction", "altered receipt", "sealed: other state", "stolen name"])
+def test_a_restart_refuses_an_altered_block_too(home: Path, life: Life, name: str) -> None:
+    blocks = blocks_of(home, life.genesis)
+    blocks[ALTERED - 1] = ALTERATIONS[name][0](blocks[ALTERED - 1], life)
+    write_blocks(home, blocks)
+    with pytest.raises(CorruptHistory) as found:
+        Session.open(home, life.genesis, rebuild=True)
+    assert found.value.height == ALTERED
+
+
+def test_blocks_taken_from_the_end_are_missed(home: Path, life: Life) -> None:
+    write_blocks(home, blocks_of(home, life.genesis)[:-2])
+    bad = first_bad(home, life)
+    assert (bad.kind, bad.height) == (Part.BLOCK, BLOCKS - 1)
+
+
+def test_a_damaged_record_is_found_after_the_good_ones(home: Path, life: Life) -> None:
+    path = home / LEDGER_FOLDER / LOG_NAME
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    verdict = verify_chain(home, life.genesis)
+    assert verdict.height == BLOCKS - 1
+    assert verdict.first_bad is not None
+    assert (verdict.first_bad.kind, verdict.first_bad.height) == (Part.BLOCK, BLOCKS)
+
+
+# --- altered state --------------------------------------------------------------------------------------
+
+
+def tree_of(home: Path) -> Path:
+    return home / LEDGER_FOLDER / TREE_FOLDER
+
+
+def test_an_altered_state_entry_is_named(home: Path, life: Life) -> None:
+    """Somebody makes himself a regulator, in the files behind the node's back."""
+    key = PARTIES_TABLE.key_of(life.world.bert.id)
+    (path,) = [path for path in tree_of(home).glob("*.nodes") if key in path.read_bytes()]
+    data = bytearray(path.read_bytes())
+    data[data.rindex(key) + len(key) + 3] ^= 1
+    path.write_bytes(data)
+    bad = first_bad(home, life)
+    assert (bad.kind, bad.height) == (Part.STATE, BLOCKS)
+    assert bad.key == PARTIES_TABLE.describe(key)
+
+
+def test_a_consistent_tree_of_another_state_is_named(home: Path, life: Life) -> None:
+    """Somebody uses the program itself to write an entry: the tree fits together, but not with the blocks."""
+    key = PARTIES_TABLE.key_of(life.world.bert.id)
+    with NodeStore.open(tree_of(home)) as store:
+        snapshot = store.snapshot()
+        store.checkpoint(height=BLOCKS, snapshot=snapshot.apply([(key, None)]))
+    bad = first_bad(home, life)
+    assert (bad.kind, bad.height, bad.key) == (Part.STATE, BLOCKS, PARTIES_TABLE.describe(key))
+    with pytest.raises(CorruptHistory):
+        Session.open(home, life.genesis)
+
+
+def test_a_missing_index_entry_is_named(home: Path, life: Life) -> None:
+    env = lmdb.open(str(tree_of(home) / "index"), max_dbs=32)
+    table = env.open_db(b"side/txs")
+    with env.begin(write=True) as txn:
+        (key, _), *_ = list(txn.cursor(db=table))
+        txn.delete(key, db=table)
+    env.close()
+    bad = first_bad(home, life)
+    assert bad.kind is Part.STATE
+    assert key[:12].hex() in bad.key
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_flipped_bit_anywhere_in_log_or_tree_is_noticed(home: Path, good: Path, life: Life, seed: int) -> None:
+    """All of the log is covered. Node files hold nodes that are no longer in use: there the tree must read as before."""
+    rnd = Random(seed)
+    files = sorted(tree_of(home).glob("*.nodes")) if seed % 3 == 0 else [home / LEDGER_FOLDER / LOG_NAME]
+    path = rnd.choice(files)
+    data = bytearray(path.read_bytes())
+    position = rnd.randrange(8 * len(data))
+    data[position // 8] ^= 1 << position % 8
+    path.write_bytes(data)
+    try:
+        verdict = verify_chain(home, life.genesis)
+    except Exception as refused:  # noqa: BLE001 - the label's own refusals
+        assert type(refused).__name__ in ("WrongChain", "LogTooNew")  # noqa: PT017 - whichever the bit makes it
+        return
+    if verdict.ok:
+        assert path.suffix == ".nodes"
+        assert entries_of(home) == entries_of(good)
+
+
+def entries_of(home: Path) -> list[tuple[bytes, bytes]]:
+    with NodeStore.open(tree_of(home), read_only=True) as store:
+        return list(store.snapshot().scan(b""))

@@ -1,0 +1,141 @@
+"""Reports of reads reach the ledger exactly once.
+
+Goal: whatever moment a crash chooses, every audited read is counted once in the patient's log. Method: break off at
+each step (before sending, after the ledger took it, never admitted in time), go on with a new reporter over the same
+file, and count the lines of the log.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from carechain.chain.tx import AdmissionCode
+from carechain.contracts.access import EntryKind, LogRow, log_of
+from carechain.core.limits import TX_LIFETIME_S
+from carechain.core.rejection import Rejected
+from carechain.gatekeeper.audit import reads_digest
+from carechain.gatekeeper.release import ReleaseRequest
+from house import House
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Crash(Exception):  # noqa: N818 - stands for the power going
+    """The process ends here."""
+
+
+def crash() -> None:
+    raise Crash
+
+
+def serve(house: House, ticket: bytes) -> None:
+    asyncio.run(house.gatekeeper.release(house.world.bert.id, ReleaseRequest(ticket=ticket)))
+
+
+def released(house: House) -> list[LogRow]:
+    lines = log_of(house.ledger.view().contracts.access, house.world.steve.id)
+    return [line for _, line in lines if line.kind is EntryKind.RELEASE]
+
+
+def test_reads_of_one_ticket_make_one_line(house: House) -> None:
+    ticket = house.ticket()
+    serve(house, ticket)
+    serve(house, ticket)
+    assert asyncio.run(house.reporter().report()) == 1
+    (line,) = released(house)
+    entries = house.audit.entries()
+    assert line.ticket == ticket
+    assert line.actor == house.world.a.id
+    assert line.records == sum(len(one.read.records) for one in entries) > 0
+    assert line.digest == reads_digest([one.running for one in entries])
+    assert asyncio.run(house.reporter().report()) == 0
+    assert house.world.broken() == []
+
+
+def test_a_read_after_a_report_makes_the_next_one(house: House) -> None:
+    ticket = house.ticket()
+    for _ in range(2):
+        serve(house, ticket)
+        asyncio.run(house.reporter().report())
+    assert len(released(house)) == 2
+
+
+def test_two_tickets_never_share_a_transaction(house: House) -> None:
+    for ticket in (house.ticket(), house.ticket()):
+        serve(house, ticket)
+    assert asyncio.run(house.reporter().report()) == 2
+    assert len(house.ledger.submitted) == 2
+
+
+def test_a_crash_before_sending_sends_the_same_bytes_later(house: House) -> None:
+    serve(house, house.ticket())
+    house.ledger.before_submit = crash
+    with pytest.raises(Crash):
+        asyncio.run(house.reporter().report())
+    (noted,) = house.audit.open_reports()
+    house.ledger.before_submit = lambda: None
+    assert asyncio.run(house.reporter().report()) == 1
+    assert house.ledger.submitted == [noted.raw]
+    assert len(released(house)) == 1
+
+
+def test_a_crash_after_the_ledger_took_it_is_noticed(house: House) -> None:
+    serve(house, house.ticket())
+    settle: Callable[..., None] = house.audit.settle_report
+    house.audit.settle_report = lambda *_, **__: crash()  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        asyncio.run(house.reporter().report())
+    house.audit.settle_report = settle  # type: ignore[method-assign]
+    assert len(released(house)) == 1
+    assert asyncio.run(house.reporter().report()) == 1
+    assert len(released(house)) == 1
+    assert house.audit.open_reports() == []
+
+
+def test_a_report_that_is_on_the_ledger_twice_in_flight_counts_once(house: House) -> None:
+    """Another copy of the same bytes gets there first, after the log was looked at."""
+    serve(house, house.ticket())
+    house.ledger.before_submit = crash
+    with pytest.raises(Crash):
+        asyncio.run(house.reporter().report())
+    (noted,) = house.audit.open_reports()
+    house.ledger.before_submit = lambda: house.world.block(noted.raw) and None
+    assert asyncio.run(house.reporter().report()) == 1
+    assert len(released(house)) == 1
+
+
+def test_bytes_that_expired_unseen_are_signed_anew(house: House) -> None:
+    serve(house, house.ticket())
+    house.ledger.before_submit = crash
+    with pytest.raises(Crash):
+        asyncio.run(house.reporter().report())
+    house.world.wait(TX_LIFETIME_S)
+    house.ledger.before_submit = lambda: None
+    assert asyncio.run(house.reporter().report()) == 1
+    assert len(released(house)) == 1
+
+
+def test_a_report_that_is_not_admitted_stays_open(house: House) -> None:
+    serve(house, house.ticket())
+    house.ledger.before_submit = lambda: house.world.wait(TX_LIFETIME_S)
+    with pytest.raises(Rejected) as refused:
+        asyncio.run(house.reporter().report())
+    assert refused.value.code is AdmissionCode.EXPIRED
+    house.ledger.before_submit = lambda: None
+    assert asyncio.run(house.reporter().report()) == 1
+    assert len(released(house)) == 1
+
+
+def test_the_running_reporter_reports_what_is_left_when_it_stops(house: House) -> None:
+    async def run() -> None:
+        stop = asyncio.Event()
+        task = asyncio.create_task(house.reporter().run(stop, every_s=60))
+        await house.gatekeeper.release(house.world.bert.id, ReleaseRequest(ticket=ticket))
+        stop.set()
+        await task
+
+    ticket = house.ticket()
+    asyncio.run(run())
+    assert len(released(house)) == 1
