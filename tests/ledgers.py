@@ -8,8 +8,6 @@ revocations, rejected messages, duplicates, expired, wrongly signed and meaningl
 from pathlib import Path
 from random import Random
 
-from world import READ_WRITE_PASS_ON, START_S, Actor, World, anchor_of, bind_message, fresh, grant_of, wallet_of
-
 from carechain.chain.genesis import Genesis
 from carechain.chain.tx import parse
 from carechain.contracts.access import RequestAccess
@@ -21,6 +19,7 @@ from carechain.core.vocabulary import Category, Purpose, Role
 from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import Checkpoints, CommittedBlock, Session
 from carechain.sdk.wallet import Pseudonym
+from world import READ_WRITE_PASS_ON, START_S, Actor, World, anchor_of, bind_message, fresh, grant_of, wallet_of
 
 SMALL = Checkpoints(blocks=4, txs=40)
 """Checkpoints often enough for a short test to see some."""
@@ -128,7 +127,9 @@ def newcomer(number: int) -> Pseudonym:
     return wallet_of(f"newcomer {number}").pseudonym(fresh().a.id)
 
 
-def engine_at(home: Path, life: Life, *, checkpoints: Checkpoints | None = None, rebuild: bool = False) -> EmbeddedEngine:
+def engine_at(
+    home: Path, life: Life, *, checkpoints: Checkpoints | None = None, rebuild: bool = False
+) -> EmbeddedEngine:
     """The embedded engine over the ledger in ``home``."""
     session = Session.open(home, life.genesis, checkpoints=checkpoints, rebuild=rebuild)
     return EmbeddedEngine(session, life.producer)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
-from world import Signer, World
 
 from carechain.core.message import Message
 from carechain.core.rejection import RejectionCode
+from world import Signer, World
 
 Limits = tuple[tuple[ModuleType, str, int], ...]
 Attempt = tuple[Signer, Message] | tuple[Signer, Message, int]
@@ -39,7 +39,9 @@ class Rows:
 
     def params(self) -> list[object]:
         """The rows as pytest wants them."""
-        return [pytest.param(code, arrange, limits, id=f"{code.label}-{name}") for code, name, arrange, limits in self.rows]
+        return [
+            pytest.param(code, arrange, limits, id=f"{code.label}-{name}") for code, name, arrange, limits in self.rows
+        ]
 
     def covered(self) -> set[RejectionCode]:
         """Every code with a row or with a test of its own."""

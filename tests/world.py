@@ -430,9 +430,7 @@ def scope_of(
     records: tuple[bytes, ...] = (),
 ) -> Scope:
     """A scope over these categories."""
-    return Scope(
-        categories=mask(*categories), ceiling=ceiling, first_day=first_day, last_day=last_day, records=records
-    )
+    return Scope(categories=mask(*categories), ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
 
 
 def grant_of(

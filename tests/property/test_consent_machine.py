@@ -1,4 +1,4 @@
-"""Goal: whatever is granted, passed on, narrowed, extended, revoked or given up, nobody reads without a live path (CON-2).
+"""Goal: whatever is granted, passed on, narrowed, extended or revoked, nobody reads without a live path (CON-2).
 
 Method: Hypothesis drives the real ledger and a model of plain dictionaries side by side. The model says beforehand
 whether each message must succeed; after every step both must agree on who may read what, taking away never let anyone
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
-from world import Signer, World, fresh, grant_of
 
 from carechain.chain.receipts import OK, code_named
 from carechain.contracts.access import decide
@@ -21,6 +20,7 @@ from carechain.core.limits import GRANT_DEPTH
 from carechain.core.message import Message
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
+from world import Signer, World, fresh, grant_of
 
 STAFF = {"carl": "a", "dana": "a", "bert": "b", "bina": "b"}
 """Four doctors and their hospitals."""
@@ -122,7 +122,7 @@ class Model:
 
 
 def wanted(category: Category, ceiling: int, day: int, purpose: Purpose) -> Terms:
-    """One question: may this be read?"""
+    """What one question asks for."""
     return Terms(frozenset({category}), ceiling, day, day, frozenset({Action.READ}), frozenset({purpose}), 0)
 
 
@@ -148,6 +148,8 @@ _purposes = st.sampled_from([frozenset({Purpose.TREAT}), frozenset(PURPOSES)])
 _days = st.sampled_from([(0, 10), (0, 5), (5, 10), (3, 7)])
 _ceilings = st.sampled_from([Sensitivity.L, Sensitivity.N, Sensitivity.V])
 _lifetimes = st.sampled_from([2, 5, 20, 1000])
+Draft = tuple[frozenset[Category], Sensitivity, tuple[int, int], frozenset[Action], frozenset[Purpose], int]
+_drafts: st.SearchStrategy[Draft] = st.tuples(_categories, _ceilings, _days, _actions, _purposes, _lifetimes)
 _people = st.sampled_from(sorted(STAFF))
 _senders = st.sampled_from(["steve", *sorted(STAFF)])
 _holders = st.sets(st.sampled_from([*sorted(STAFF), "a", "b"]), min_size=1, max_size=3)
@@ -190,10 +192,9 @@ class ConsentMachine(RuleBasedStateMachine):
     def _names(self, holders: set[str]) -> list[Signer]:
         return [self._signer(one) for one in holders]
 
-    def _draw_terms(self, categories, ceiling, days, actions, purposes, lifetime) -> Terms:  # noqa: ANN001
-        return Terms(
-            categories, int(ceiling), days[0], days[1], actions, purposes, self.now + TICK_S * lifetime
-        )
+    def _terms(self, draft: Draft) -> Terms:
+        categories, ceiling, days, actions, purposes, lifetime = draft
+        return Terms(categories, ceiling, *days, actions, purposes, self.now + TICK_S * lifetime)
 
     def _who_may_read(self) -> dict[tuple[str, int], bool]:
         contracts, found = self.world.contracts(), {}
@@ -216,27 +217,16 @@ class ConsentMachine(RuleBasedStateMachine):
 
     # --- giving ---------------------------------------------------------------------------------------------
 
-    @rule(target=grants, to=_holders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
-    def grant(self, to, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
-        terms = self._draw_terms(c, s, d, a, p, t)
+    @rule(target=grants, to=_holders, draft=_drafts)
+    def grant(self, to, draft):  # noqa: ANN001, ANN201 - drawn
+        terms = self._terms(draft)
         message = grant_of(self.world.steve, *self._names(to), **terms.as_fields())
         events = self._send(message, "steve", expected=not to & self.model.left)
         return self._remember(events, Node("steve", set(to), None, terms))
 
-    @rule(
-        target=grants,
-        parent=grants,
-        by=_senders,
-        to=_holders,
-        c=_categories,
-        s=_ceilings,
-        d=_days,
-        a=_actions,
-        p=_purposes,
-        t=_lifetimes,
-    )
-    def pass_on(self, parent, by, to, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
-        return self._pass_on(parent, by, to, self._draw_terms(c, s, d, a, p, t))
+    @rule(target=grants, parent=grants, by=_senders, to=_holders, draft=_drafts)
+    def pass_on(self, parent, by, to, draft):  # noqa: ANN001, ANN201 - drawn
+        return self._pass_on(parent, by, to, self._terms(draft))
 
     @rule(target=grants, parent=grants, to=_holders, a=_actions)
     def pass_on_as_entitled(self, parent, to, a):  # noqa: ANN001, ANN201 - drawn
@@ -278,20 +268,20 @@ class ConsentMachine(RuleBasedStateMachine):
             return event.grant_id
         return None
 
-    @rule(grant_id=grants, by=_senders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
-    def extend(self, grant_id, by, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+    @rule(grant_id=grants, by=_senders, draft=_drafts)
+    def extend(self, grant_id, by, draft):  # noqa: ANN001, ANN201 - drawn
         if grant_id is None:
             return
         node = self.model.nodes[grant_id]
-        old = node.terms
+        old, drawn = node.terms, self._terms(draft)
         terms = Terms(
-            c | old.categories,
-            max(int(s), old.ceiling),
-            min(d[0], old.first_day),
-            max(d[1], old.last_day),
-            a | old.actions,
-            p | old.purposes,
-            max(self.now + TICK_S * t, old.expires_s),
+            drawn.categories | old.categories,
+            max(drawn.ceiling, old.ceiling),
+            min(drawn.first_day, old.first_day),
+            max(drawn.last_day, old.last_day),
+            drawn.actions | old.actions,
+            drawn.purposes | old.purposes,
+            max(drawn.expires_s, old.expires_s),
         )
         running = not node.ended and self.now < old.expires_s
         entitled = by == node.grantor and by not in self.model.left
@@ -302,11 +292,11 @@ class ConsentMachine(RuleBasedStateMachine):
 
     # --- taking away ----------------------------------------------------------------------------------------
 
-    @rule(grant_id=grants, by=_senders, c=_categories, s=_ceilings, d=_days, a=_actions, p=_purposes, t=_lifetimes)
-    def narrow(self, grant_id, by, c, s, d, a, p, t):  # noqa: ANN001, ANN201 - drawn
+    @rule(grant_id=grants, by=_senders, draft=_drafts)
+    def narrow(self, grant_id, by, draft):  # noqa: ANN001, ANN201 - drawn
         if grant_id is None:
             return
-        node, terms = self.model.nodes[grant_id], self._draw_terms(c, s, d, a, p, t)
+        node, terms = self.model.nodes[grant_id], self._terms(draft)
         running = not node.ended and self.now < node.terms.expires_s
         entitled = by in ("steve", node.grantor) and by not in self.model.left
         message = Narrow(pseudonym=self.world.steve.id, grant_id=grant_id, **terms.as_fields())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import shake_256
+from math import ceil
 from time import perf_counter
 from typing import Final
 
@@ -18,7 +19,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         raise ValueError("no values")
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def milliseconds(seconds: float) -> float:

@@ -8,7 +8,7 @@ import asyncio
 from array import array
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 from msgspec import Struct
@@ -125,8 +125,8 @@ class _Connection(asyncio.Protocol):
         self._sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        # uvloop's transports do not derive from asyncio's, so this cannot be asked at run time.
+        self._transport = cast("asyncio.Transport", transport)
 
     def send_next(self) -> None:
         following = next(self._shared.left, None)

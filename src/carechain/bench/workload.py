@@ -20,13 +20,20 @@ from carechain.contracts.membership import EnrolStaff
 from carechain.contracts.records import Anchor
 from carechain.contracts.relationships import Bind
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
-from carechain.core.hashing import tagged
-from carechain.core.ids import party_id
 from carechain.core.limits import ID_SIZE, LAPSE_MAX_DAYS, NONCE_SIZE, TX_LIFETIME_S
 from carechain.core.message import Message
 from carechain.core.organisation import NewMember
 from carechain.core.scope import EVERYTHING
-from carechain.core.vocabulary import ALL_PURPOSES, Action, Category, OrganisationKind, PartyKind, Role, Sensitivity, mask
+from carechain.core.vocabulary import (
+    ALL_PURPOSES,
+    Action,
+    Category,
+    OrganisationKind,
+    PartyKind,
+    Role,
+    Sensitivity,
+    mask,
+)
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.identity import Identity, new_identity
 from carechain.sdk.keyfile import Entropy
@@ -320,13 +327,3 @@ def _locator_bytes(plan: Plan) -> int:
             return size
         size += TX_BYTES - len(raw)
     raise ValueError("no locator gives a transaction of the wanted size")
-
-
-def party_of(key: SigningKey) -> bytes:
-    """The party id of a key that was never rotated."""
-    return party_id(key.suite, key.public_key)
-
-
-def digest_of(plan: Plan) -> str:
-    """A short name of the plan, so that two outputs can be told to be of the same network."""
-    return tagged("carechain/bench-plan/1", repr(plan).encode()).hex()[:16]

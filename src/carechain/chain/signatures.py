@@ -4,21 +4,26 @@ The memory's key covers suite, public key, signature and message, and the public
 state at execution, so a rotated key never inherits what its predecessor signed.
 """
 
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from carechain.chain.tx import Tx
 from carechain.core.crypto import verify
-from carechain.core.limits import SIGNATURE_CACHE
+from carechain.core.limits import SIGNATURE_CACHE, SUBMIT_QUEUE_BYTES
 
 
 class SignatureCache:
-    """Verified signatures and decoded transactions, the oldest half dropped when full."""
+    """Verified signatures and decoded transactions, the oldest half dropped when full.
 
-    __slots__ = ("_held", "_parsed")
+    Decoded transactions are bounded by their bytes as well, since one may be a hundred times as large as another.
+    """
+
+    __slots__ = ("_held", "_parsed", "_parsed_bytes")
 
     def __init__(self) -> None:
         self._held: dict[bytes, None] = {}
         self._parsed: dict[bytes, Tx] = {}
+        self._parsed_bytes = 0
 
     def check(self, *, suite: int, public_key: bytes, signature: bytes, message: bytes) -> None:
         """Verify, or remember having verified; raises ``BadSignature``."""
@@ -33,7 +38,9 @@ class SignatureCache:
 
     def remember(self, key: bytes) -> None:
         """Note that the signature with this fingerprint held."""
-        _make_room(self._held)
+        if len(self._held) >= SIGNATURE_CACHE:
+            for oldest in _older_half(self._held):
+                del self._held[oldest]
         self._held[key] = None
 
     def parsed(self, raw: bytes) -> Tx | None:
@@ -42,13 +49,18 @@ class SignatureCache:
 
     def keep_parsed(self, tx: Tx) -> None:
         """Keep a decoded transaction until its block."""
-        _make_room(self._parsed)
+        if tx.raw in self._parsed:
+            return
+        if len(self._parsed) >= SIGNATURE_CACHE or self._parsed_bytes >= SUBMIT_QUEUE_BYTES:
+            self.forget(_older_half(self._parsed))
         self._parsed[tx.raw] = tx
+        self._parsed_bytes += len(tx.raw)
 
-    def forget(self, txs: tuple[bytes, ...]) -> None:
-        """Drop the decoded forms of transactions that are on the ledger now."""
+    def forget(self, txs: Sequence[bytes]) -> None:
+        """Drop the decoded forms of transactions that are on the ledger now, or never will be."""
         for raw in txs:
-            self._parsed.pop(raw, None)
+            if self._parsed.pop(raw, None) is not None:
+                self._parsed_bytes -= len(raw)
 
 
 def fingerprint(suite: int, public_key: bytes, signature: bytes, message: bytes) -> bytes:
@@ -56,8 +68,6 @@ def fingerprint(suite: int, public_key: bytes, signature: bytes, message: bytes)
     return sha256(bytes([suite]) + public_key + signature + message).digest()
 
 
-def _make_room(memory: "dict[bytes, None] | dict[bytes, Tx]") -> None:
-    """Drop the older half: dictionaries keep the order of insertion."""
-    if len(memory) >= SIGNATURE_CACHE:
-        for key in list(memory)[: SIGNATURE_CACHE // 2]:
-            del memory[key]
+def _older_half(memory: Mapping[bytes, object]) -> list[bytes]:
+    """The keys that were inserted first: dictionaries keep the order of insertion."""
+    return list(memory)[: (len(memory) + 1) // 2]

@@ -4,26 +4,34 @@ This is the one place of the command line that knows the SDK's client. It loads 
 commands import it when they run.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-import msgspec
-import typer
 from msgspec import Struct
 
-from carechain.chain.receipts import OK, code_named
+from carechain.chain.genesis import Genesis
+from carechain.chain.queries import OfPseudonym
+from carechain.chain.receipts import code_named
+from carechain.cli.codes import CommandCode
+from carechain.cli.homes import gatekeeper_url, node_url
 from carechain.cli.keyring import MEMBER_KEY, Actor, Keyring
+from carechain.cli.network import home_genesis
+from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient
 from carechain.cli.output import CannotRun, Denied, Desk
 from carechain.contracts.access import TicketRow
-from carechain.contracts.consent.schema import RequestRow
+from carechain.contracts.consent.schema import ConsentCode, RequestRow
 from carechain.contracts.governance import ProposalRow
 from carechain.contracts.membership import MemberRow
 from carechain.core.message import Event, Message
 from carechain.core.party import Party
-from carechain.core.rejection import RejectionCode
+from carechain.core.rejection import Rejected
+from carechain.sdk.answers import ROWS, NamedRow
 from carechain.sdk.certificates import CertificateAuthority
+from carechain.sdk.client import Refused, Signer, SyncClient, Unreachable
+from carechain.sdk.proofs import NotProven
+from carechain.sdk.verify_log import CompleteLog
 from carechain.sdk.wallet import Wallet
 
 EventT = TypeVar("EventT", bound=Event)
@@ -35,39 +43,11 @@ _WALLET: Final = "wallet"
 # --- rows of queries whose row has a type of its own ----------------------------------------------------
 
 
-class KnownParty(Struct, frozen=True):
-    """A party as the ledger knows it."""
-
-    id: bytes
-    row: Party
-
-
-class KnownMember(Struct, frozen=True):
-    """An organisation as the ledger knows it."""
-
-    id: bytes
-    row: MemberRow
-
-
-class KnownProposal(Struct, frozen=True):
-    """A proposal and its votes."""
-
-    id: bytes
-    row: ProposalRow
-
-
-class KnownTicket(Struct, frozen=True):
-    """The ledger's decision on one request."""
-
-    id: bytes
-    row: TicketRow
-
-
-class Waiting(Struct, frozen=True):
-    """A request in a patient's inbox."""
-
-    id: bytes
-    row: RequestRow
+KnownParty = NamedRow[Party]
+KnownMember = NamedRow[MemberRow]
+KnownProposal = NamedRow[ProposalRow]
+KnownTicket = NamedRow[TicketRow]
+Waiting = NamedRow[RequestRow]
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -103,16 +83,17 @@ class Desktop:
     def __init__(
         self,
         desk: Desk,
+        by: ByAnyone | ByOrganisation | ByPatient,
         *,
-        node: str | None,
-        password_file: Path | None,
         wallet_password_file: Path | None = None,
     ) -> None:
         self.desk = desk
         self.keys = Keyring(desk.home)
-        self._node = node
-        self._password_file = password_file
-        self._wallet_password_file = wallet_password_file or password_file
+        self._who = by.who
+        self._at = None if isinstance(by, ByOrganisation) else by.at
+        self._node = by.node
+        self._password_file = by.password_file
+        self._wallet_password_file = wallet_password_file or by.password_file
 
     @property
     def password(self) -> str:
@@ -126,36 +107,31 @@ class Desktop:
 
     # --- who acts -----------------------------------------------------------------------------------------
 
-    def anyone(self, who: str | None, *, pseudonym: bytes | None = None, at: str | None = None) -> Actor:
-        """A key by name or path: a member, staff, or a wallet under one of its pseudonyms.
+    def anyone(self, pseudonym: bytes | None = None) -> Actor:
+        """The named key: a member, staff, or a wallet, under ``pseudonym`` where that is one of its own.
 
         Without a name: the member's own key where this is an organisation's home, else the only wallet.
         """
-        name = who or (MEMBER_KEY if self._is_organisation() else self.keys.only_wallet())
+        name = self._who or (MEMBER_KEY if self._is_organisation() else self.keys.only_wallet())
         if self.keys.kind_of(name) == _WALLET:
-            return self._as_patient(name, at=at, pseudonym=pseudonym)
+            return self._as_patient(name, pseudonym)
         return Actor.of_identity(self.keys.identity(name, self.password))
 
-    def member(self, who: str | None) -> Actor:
-        """The organisation's own key, or one of its staff by name."""
-        return Actor.of_identity(self.keys.identity(who or MEMBER_KEY, self.password))
+    def member(self) -> Actor:
+        """The organisation's own key, or the named one of its staff."""
+        return Actor.of_identity(self.keys.identity(self._who or MEMBER_KEY, self.password))
 
-    administrator = member
-    registrar = member
-
-    def patient(self, who: str | None, *, at: str | None) -> tuple[Actor, bytes]:
+    def patient(self) -> tuple[Actor, bytes]:
         """The patient under one pseudonym."""
-        actor = self._as_patient(who, at=at)
+        actor = self._as_patient(self._who)
         return actor, actor.party
 
-    def patient_or_deputy(self, who: str | None, *, at: str | None, patient: str | None) -> tuple[Actor, bytes]:
+    def patient_or_deputy(self, patient: str | None) -> tuple[Actor, bytes]:
         """The patient, or with ``patient`` somebody else who acts for or about that patient."""
         if patient is None:
-            return self.patient(who, at=at)
+            return self.patient()
         pseudonym = self.keys.party(patient, hint="--patient")
-        return self.anyone(who, pseudonym=pseudonym, at=at), pseudonym
-
-    about_patient = patient_or_deputy
+        return self.anyone(pseudonym), pseudonym
 
     def authority(self) -> CertificateAuthority:
         """The organisation's certificate authority."""
@@ -163,19 +139,106 @@ class Desktop:
 
     def wallet_or_new(self, name: str) -> Wallet:
         """A wallet, made now if there is none under this name: its seed is on the disk before anything is bound."""
-        from carechain.cli.network import home_chain_id  # noqa: PLC0415 - only a new wallet needs the genesis
-
         if self.keys.path_of(name).exists():
             return self.keys.wallet(name, self.wallet_password)[1]
-        return self.keys.add_wallet(name, chain_id=home_chain_id(self.desk.home), password=self.wallet_password)
+        return self.keys.add_wallet(name, chain_id=self.genesis.chain_id, password=self.wallet_password)
 
-    def _as_patient(self, who: str | None, *, at: str | None, pseudonym: bytes | None = None) -> Actor:
+    def _as_patient(self, who: str | None, pseudonym: bytes | None = None) -> Actor:
         _, wallet = self.keys.wallet(who, self.wallet_password)
         for relation in wallet.relations:
             if relation.pseudonym == pseudonym:
                 return Actor.of_pseudonym(wallet.keys_of(relation))
-        organisation = None if at is None else self.keys.party(at, hint="--at")
+        organisation = None if self._at is None else self.keys.party(self._at, hint="--at")
         return Actor.of_pseudonym(wallet.keys_of(self.keys.relation(wallet, organisation)))
 
     def _is_organisation(self) -> bool:
         return self.keys.path_of(MEMBER_KEY).is_file()
+
+    # --- where --------------------------------------------------------------------------------------------
+
+    @property
+    def genesis(self) -> Genesis:
+        """The network's genesis: what every proof is checked against."""
+        return home_genesis(self.desk.home)
+
+    def gatekeeper_url(self) -> str:
+        """This home's own gatekeeper."""
+        return gatekeeper_url(self.desk.home)
+
+    def seat(self, actor: Actor) -> "Seat":
+        """A seat at the node for one actor."""
+        return Seat(self._node or node_url(self.desk.home), actor, self.genesis)
+
+
+class Seat:
+    """One actor at one node. A context manager; the session is opened by the first question or submission."""
+
+    def __init__(self, url: str, actor: Actor, genesis: Genesis) -> None:
+        """``genesis`` is this home's own copy: nothing the node says about the network is believed without it."""
+        self.actor = actor
+        self.chain_id = genesis.chain_id
+        self._url = url
+        self._client = SyncClient(url, Signer(actor.party, actor.signing), genesis=genesis)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def time_s(self) -> int:
+        """The ledger's time."""
+        with self._translated():
+            return self._client.status().time_s
+
+    def submit(self, *messages: Message) -> Done:
+        """Sign and order a transaction; returns when it is durable and did what it asked. Raises :class:`Denied`."""
+        with self._translated():
+            submitted = self._client.submit(*messages)
+        return Done(tx_id=submitted.tx_id, height=submitted.height, events=tuple(submitted.receipt.events))
+
+    def rows(self, name: str, kind: type[RowT], args: Struct, *, prove: bool = False) -> list[RowT]:
+        """All rows of a query, page after page. ``kind`` is what its rows are; the client has decoded them as such."""
+        if kind != ROWS[name]:
+            raise TypeError(f"the rows of {name} are {ROWS[name]}")
+        with self._translated():
+            return self._client.rows(name, args, prove=prove)
+
+    def row(self, name: str, kind: type[RowT], args: Struct) -> RowT:
+        """The one row of a query about one thing, proved against the genesis' block producers."""
+        return self.rows(name, kind, args, prove=True)[0]
+
+    def complete_log(self, pseudonym: bytes) -> CompleteLog:
+        """A patient's access log, proved complete."""
+        with self._translated():
+            return self._client.access_log(pseudonym)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The client's ways of failing as the command line's."""
+        try:
+            yield
+        except Refused as refused:
+            raise Denied(code=refused.code, label=refused.label, reason=refused.reason) from None
+        except Unreachable as lost:
+            open_end = f"; look up transaction {lost.tx_id.hex()} before you try again" if lost.tx_id else ""
+            raise CannotRun(f"the node at {self._url} cannot be used: {lost}{open_end}") from None
+        except NotProven as doubt:
+            code = CommandCode.NOT_PROVEN
+            raise Denied(code=int(code), label=code.label, reason=f"{code.reason} ({doubt})") from None
+
+
+def refused_ticket(decision: int, data: Mapping[str, object]) -> Denied:
+    """A decision that says no, as a refusal with the check that failed."""
+    code = code_named(decision)
+    label, reason = (code.label, code.reason) if code is not None else (f"CODE.{decision}", "")
+    return Denied(code=decision, label=label, reason=reason, data=data)
+
+
+def waiting_request(seat: Seat, pseudonym: bytes, request_id: bytes) -> RequestRow:
+    """A request in the inbox, by id."""
+    for waiting in seat.rows("consent.inbox", Waiting, OfPseudonym(pseudonym)):
+        if waiting.id == request_id:
+            return waiting.row
+    raise Rejected(ConsentCode.REQUEST_NOT_FOUND)

@@ -45,9 +45,7 @@ def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:
     with bundle.expanduser().open("rb") as file:
         data = file.read(BUNDLE_SIZE_BYTES + 1)
     with open_charts(desk.home) as charts:
-        result = charts.ingest(
-            pseudonym=pseudonym, bundle=data, received_s=int(time.time()), rng=secrets.token_bytes
-        )
+        result = charts.ingest(pseudonym=pseudonym, bundle=data, received_s=int(time.time()), rng=secrets.token_bytes)
         waiting = _not_anchored(charts, seat, pseudonym)
     done = []
     messages = [anchor_of(one) for one in waiting]
@@ -68,9 +66,7 @@ def local_names(home: Path, pseudonyms: list[bytes]) -> dict[bytes, str | None]:
 
 def _not_anchored(charts: Charts, seat: Seat, pseudonym: bytes) -> list[StoredRecord]:
     """Every version the charts hold and the ledger does not, in order of record and version."""
-    known = {
-        (line.record, line.version) for line in seat.pages("records.timeline", AnchorLine, TimelinePage(pseudonym))
-    }
+    known = {(line.record, line.version) for line in seat.rows("records.timeline", AnchorLine, TimelinePage(pseudonym))}
     return [
         version
         for newest in charts.records_of(pseudonym)

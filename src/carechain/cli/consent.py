@@ -2,32 +2,28 @@
 
 # ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carechain.cli.options import AsOption, AtOption, NodeOption, PasswordOption, PatientOption, WalletOption
+from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient, PatientOption
 from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import (
     ActionsOption,
-    CategoriesOption,
-    CeilingOption,
     DaysOption,
-    FromOption,
+    Permitting,
     PurposeOption,
-    PurposesOption,
-    RecordsOption,
-    ToOption,
+    Within,
     action_names,
     identifier,
     moment,
     names,
     scope_data,
-    scope_of,
     scope_text,
     seconds,
+    typed,
 )
-from carechain.core.vocabulary import Action, Purpose, Sensitivity, mask
+from carechain.core.vocabulary import Purpose
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,8 +35,9 @@ ToPartyOption = Annotated[
     list[str],
     typer.Option("--to", metavar="PARTY", help="Who: an organisation or a person, by name or id; may be repeated."),
 ]
-_READ: Final = int(Action.READ)
-_TREAT: Final = mask(Purpose.TREAT)
+
+_READ: int = typed("read")
+_TREAT: Purpose = typed("TREAT")
 
 app = sub_app("")
 
@@ -48,24 +45,16 @@ app = sub_app("")
 @command(app, "grant")
 def grant(
     desk: Desk,
+    *,
     to: ToPartyOption,
-    categories: CategoriesOption,
-    ceiling: CeilingOption = Sensitivity.N,
-    first_day: FromOption = None,
-    last_day: ToOption = None,
-    records: RecordsOption = None,
-    actions: ActionsOption = _READ,
-    purposes: PurposesOption = _TREAT,
-    days: DaysOption = 365,
+    within: Within,
+    permitting: Permitting,
     parent: Annotated[
         bytes | None,
         typer.Option("--parent", parser=identifier, metavar="GRANT", help="Pass on part of this grant to a colleague."),
     ] = None,
     patient: PatientOption = None,
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
 ) -> Report:
     """Let somebody read, write or pass on part of a record.
 
@@ -75,10 +64,10 @@ def grant(
     from carechain.cli.acting import Desktop
     from carechain.contracts.consent.schema import Grant, Granted
 
-    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    scope = within.scope()
+    desktop = Desktop(desk, by)
     grantees = tuple(sorted({desktop.keys.party(one, hint="--to") for one in to}))
-    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    actor, pseudonym = desktop.patient_or_deputy(patient)
     with desktop.seat(actor) as seat:
         done = seat.submit(
             Grant(
@@ -86,26 +75,27 @@ def grant(
                 grantees=grantees,
                 parent=parent,
                 scope=scope,
-                actions=actions,
-                purposes=purposes,
-                expires_s=seat.time_s + seconds(days),
+                actions=permitting.actions,
+                purposes=permitting.purposes,
+                expires_s=seat.time_s + seconds(permitting.days),
             )
         )
     granted = done.event(Granted)
+    may = ", ".join(action_names(permitting.actions))
     data = {
         "grant": granted.grant_id.hex(),
         "pseudonym": pseudonym.hex(),
         "grantees": [one.hex() for one in grantees],
         "scope": scope_data(scope),
-        "actions": action_names(actions),
-        "purposes": names(Purpose, purposes),
+        "actions": action_names(permitting.actions),
+        "purposes": names(Purpose, permitting.purposes),
         "expires_s": granted.expires_s,
         **done.data(),
     }
     return Report(
         data=data,
         show=lines(
-            f"granted until {moment(granted.expires_s)} UTC: {', '.join(action_names(actions))} on {scope_text(scope)}",
+            f"granted until {moment(granted.expires_s)} UTC: {may} on {scope_text(scope)}",
             f"grant {granted.grant_id.hex()}",
             done.text(),
         ),
@@ -115,6 +105,7 @@ def grant(
 @command(app, "revoke")
 def revoke(
     desk: Desk,
+    *,
     grant_id: Annotated[
         bytes | None, typer.Argument(parser=identifier, metavar="[GRANT]", help="The grant's id.")
     ] = None,
@@ -122,10 +113,7 @@ def revoke(
         bytes | None, typer.Option("--ticket", parser=identifier, metavar="ID", help="End a ticket instead.")
     ] = None,
     patient: PatientOption = None,
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
 ) -> Report:
     """End a grant and everything that was passed on from it, or one ticket.
 
@@ -137,8 +125,8 @@ def revoke(
 
     if (grant_id is None) == (ticket is None):
         raise typer.BadParameter("name a grant, or a ticket with --ticket")
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient_or_deputy(patient)
     with desktop.seat(actor) as seat:
         if ticket is not None:
             done = seat.submit(RevokeTicket(ticket=ticket))
@@ -154,20 +142,18 @@ def revoke(
 @command(app, "grants")
 def grants(
     desk: Desk,
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    *,
+    by: ByPatient,
 ) -> Report:
     """List the patient's grants, ended ones included."""
     from carechain.chain.queries import GrantPage
     from carechain.cli.acting import Desktop
     from carechain.contracts.consent.views import GrantView
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient(who, at=at)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient()
     with desktop.seat(actor) as seat:
-        found = seat.pages("consent.grants", GrantView, GrantPage(pseudonym))
+        found = seat.rows("consent.grants", GrantView, GrantPage(pseudonym))
     rows = [
         {
             "grant": one.grant_id.hex(),
@@ -200,16 +186,11 @@ def grants(
 @command(app, "request")
 def request(
     desk: Desk,
+    *,
     patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="Whose records.")],
-    categories: CategoriesOption,
-    purpose: PurposeOption = Purpose.TREAT,
-    ceiling: CeilingOption = Sensitivity.N,
-    first_day: FromOption = None,
-    last_day: ToOption = None,
-    records: RecordsOption = None,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    within: Within,
+    purpose: PurposeOption = _TREAT,
+    by: ByOrganisation,
 ) -> Report:
     """Ask the ledger for access now. Prints the ticket, allowed or refused.
 
@@ -218,10 +199,10 @@ def request(
     from carechain.cli.acting import Desktop, refused_ticket
     from carechain.contracts.access import Decided, RequestAccess
 
-    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    scope = within.scope()
+    desktop = Desktop(desk, by)
     pseudonym = desktop.keys.party(patient, hint="--patient")
-    with desktop.seat(desktop.anyone(who, pseudonym=pseudonym)) as seat:
+    with desktop.seat(desktop.anyone(pseudonym)) as seat:
         done = seat.submit(RequestAccess(pseudonym=pseudonym, scope=scope, purpose=purpose))
     decided = done.event(Decided)
     data = {
@@ -247,32 +228,25 @@ def request(
 @command(app, "ask")
 def ask(
     desk: Desk,
+    *,
     patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="Whom to ask.")],
-    categories: CategoriesOption,
-    purpose: PurposeOption = Purpose.TREAT,
-    ceiling: CeilingOption = Sensitivity.N,
-    first_day: FromOption = None,
-    last_day: ToOption = None,
-    records: RecordsOption = None,
+    within: Within,
+    purpose: PurposeOption = _TREAT,
     actions: ActionsOption = _READ,
     days: DaysOption = 365,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Ask the patient for a grant. It waits in the inbox unless a standing rule answers."""
     from carechain.cli.acting import Desktop, refused_ticket
     from carechain.contracts.consent.schema import Answer, Answered, Ask, Asked
     from carechain.core.decision import DecisionCode
 
-    scope = scope_of(categories=categories, ceiling=ceiling, first_day=first_day, last_day=last_day, records=records)
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    scope = within.scope()
+    desktop = Desktop(desk, by)
     pseudonym = desktop.keys.party(patient, hint="--patient")
-    with desktop.seat(desktop.anyone(who)) as seat:
+    with desktop.seat(desktop.anyone()) as seat:
         expires_s = seat.time_s + seconds(days)
-        done = seat.submit(
-            Ask(pseudonym=pseudonym, scope=scope, actions=actions, purpose=purpose, expires_s=expires_s)
-        )
+        done = seat.submit(Ask(pseudonym=pseudonym, scope=scope, actions=actions, purpose=purpose, expires_s=expires_s))
     answered = done.maybe(Answered)
     if answered is None:
         asked = done.event(Asked)
@@ -292,17 +266,15 @@ def ask(
 @command(app, "inbox")
 def inbox(
     desk: Desk,
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    *,
+    by: ByPatient,
 ) -> Report:
     """List the requests that wait for the patient."""
     from carechain.chain.queries import OfPseudonym
     from carechain.cli.acting import Desktop, Waiting
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient(who, at=at)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient()
     with desktop.seat(actor) as seat:
         found = seat.rows("consent.inbox", Waiting, OfPseudonym(pseudonym))
     rows = [
@@ -334,6 +306,7 @@ def inbox(
 @command(app, "answer")
 def answer(
     desk: Desk,
+    *,
     request_id: Annotated[bytes, typer.Argument(parser=identifier, metavar="REQUEST", help="The request's id.")],
     allow: Annotated[bool, typer.Option("--allow/--deny", help="Approve the request, or deny it.")],
     categories: Annotated[
@@ -341,10 +314,7 @@ def answer(
     ] = None,
     ceiling: Annotated[str | None, typer.Option("--ceiling", metavar="GRADE", help="Approve up to this grade.")] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, max=36_500, help="Approve for so many days.")] = None,
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByPatient,
 ) -> Report:
     """Approve a request as it stands, approve less of it, or deny it."""
     from msgspec.structs import replace
@@ -353,8 +323,8 @@ def answer(
     from carechain.cli.acting import Desktop, waiting_request
     from carechain.contracts.consent.schema import Answered, AnswerRequest
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient(who, at=at)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient()
     with desktop.seat(actor) as seat:
         asked = waiting_request(seat, pseudonym, request_id)
         scope = replace(
@@ -364,9 +334,7 @@ def answer(
         )
         expires_s = asked.expires_s if days is None else min(asked.expires_s, seat.time_s + seconds(days))
         done = seat.submit(
-            AnswerRequest(
-                pseudonym=pseudonym, request_id=request_id, approve=allow, scope=scope, expires_s=expires_s
-            )
+            AnswerRequest(pseudonym=pseudonym, request_id=request_id, approve=allow, scope=scope, expires_s=expires_s)
         )
     answered = done.event(Answered)
     granted = answered.grant_id.hex() if answered.grant_id else None
@@ -379,19 +347,17 @@ def answer(
 @command(app, "who-can-see")
 def who_can_see(
     desk: Desk,
+    *,
     record: Annotated[bytes, typer.Argument(parser=identifier, metavar="RECORD", help="The record's id.")],
-    who: WalletOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByPatient,
 ) -> Report:
     """List everybody who could read a record now, why, and what ends when that is revoked."""
     from carechain.chain.queries import OfRecord
     from carechain.cli.acting import Desktop
     from carechain.contracts.consent.views import Reason
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient(who, at=at)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient()
     with desktop.seat(actor) as seat:
         found = seat.rows("consent.who_can_see", Reason, OfRecord(pseudonym, record))
     rows = [
@@ -423,11 +389,9 @@ def who_can_see(
 @command(app, "log")
 def log(
     desk: Desk,
-    who: WalletOption = None,
-    at: AtOption = None,
+    *,
     patient: PatientOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
 ) -> Report:
     """Show the patient's access log and prove it complete.
 
@@ -436,8 +400,8 @@ def log(
     """
     from carechain.cli.acting import Desktop
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.patient_or_deputy(who, at=at, patient=patient)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient_or_deputy(patient)
     with desktop.seat(actor) as seat:
         proven = seat.complete_log(pseudonym)
     rows = [_log_data(line) for line in proven.lines]

@@ -22,20 +22,16 @@ class BoundPatient(Struct, frozen=True, kw_only=True):
     done: Done
 
 
-def bind_patient(
-    desktop: Desktop, *, wallet: str, existing_id: str, system: str, label: str, who: str | None
-) -> BoundPatient:
+def bind_patient(desktop: Desktop, *, wallet: str, existing_id: str, system: str, label: str) -> BoundPatient:
     """Bind, then keep the wallet, then store its summary on the ledger under the new pseudonym.
 
     The wallet is saved only when the ledger has the binding: a refusal leaves it as it was. A summary that cannot be
     stored costs nothing but a recovery without labels, since pseudonyms are found again from the seed.
     """
-    registrar = desktop.registrar(who)
+    registrar = desktop.member()
     id_hash = desktop.keys.registrar_secret().id_hash(system, existing_id)
     held = desktop.wallet_or_new(wallet)
-    changed, relation = held.with_relation(
-        registrar.organisation, label=label, since_day=day_of_unix(int(time.time()))
-    )
+    changed, relation = held.with_relation(registrar.organisation, label=label, since_day=day_of_unix(int(time.time())))
     pseudonym = changed.keys_of(relation)
     with desktop.seat(registrar) as seat:
         done = seat.submit(

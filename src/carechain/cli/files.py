@@ -131,7 +131,9 @@ def _key_parts(spec: TableSpec[Any], leading: list[str]) -> tuple[Part, ...]:
         try:
             part: Part = int(text) if width <= _NUMBER_WIDTH else bytes.fromhex(text)
         except ValueError:
-            raise typer.BadParameter("write ids in hexadecimal, numbers in decimal digits", param_hint="--key") from None
+            raise typer.BadParameter(
+                "write ids in hexadecimal, numbers in decimal digits", param_hint="--key"
+            ) from None
         fits = len(part) == width if isinstance(part, bytes) else 0 <= part < 1 << 8 * width
         if not fits:
             raise typer.BadParameter(f"this part of the key has {width} bytes", param_hint="--key")

@@ -69,9 +69,7 @@ def list_keys(desk: Desk) -> Report:
     from carechain.cli.keyring import Keyring
 
     found = Keyring(desk.home).listing()
-    rows = [
-        {"name": one.name, "kind": one.kind, "party": one.party.hex() if one.party else None} for one in found
-    ]
+    rows = [{"name": one.name, "kind": one.kind, "party": one.party.hex() if one.party else None} for one in found]
     text = [(one.name, one.kind, one.party.hex() if one.party else "") for one in found]
     return Report(data={"keys": rows}, show=tables(table("", ("name", "kind", "party"), text)))
 

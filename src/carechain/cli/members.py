@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carechain.cli.options import AsOption, NodeOption, PasswordOption
+from carechain.cli.options import ByOrganisation
 from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import identifier, moment
 
@@ -21,16 +21,14 @@ MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A name of
 
 
 @command(app, "list")
-def list_members(
-    desk: Desk, who: AsOption = None, password_file: PasswordOption = None, node: NodeOption = None
-) -> Report:
+def list_members(desk: Desk, *, by: ByOrganisation) -> Report:
     """List the organisations that are members now."""
     from carechain.chain.queries import NoArgs
     from carechain.cli.acting import Desktop, KnownMember
     from carechain.core.vocabulary import OrganisationKind
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    with desktop.seat(desktop.anyone(who)) as seat:
+    desktop = Desktop(desk, by)
+    with desktop.seat(desktop.anyone()) as seat:
         found = seat.rows("membership.members", KnownMember, NoArgs())
     rows = [
         {
@@ -59,10 +57,9 @@ def list_members(
 @command(app, "propose-admit")
 def propose_admit(
     desk: Desk,
+    *,
     application: Annotated[Path, typer.Argument(metavar="FILE", help="The application that `carechain init` wrote.")],
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Propose to take an organisation in. Your organisation votes yes with it."""
     from carechain.cli.acting import Desktop
@@ -71,43 +68,41 @@ def propose_admit(
     from carechain.core.ids import party_id
 
     new = read_application(application)
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     member = party_id(new.suite, new.public_key)
-    return _propose(desktop, who, AdmitMember(new=new), f"to admit {new.name}", member)
+    return _propose(desktop, AdmitMember(new=new), f"to admit {new.name}", member)
 
 
 @command(app, "propose-remove")
 def propose_remove(
     desk: Desk,
+    *,
     member: MemberArgument,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Propose to put an organisation out. Your organisation votes yes with it."""
     from carechain.cli.acting import Desktop
     from carechain.contracts.governance import RemoveMember
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     found = desktop.keys.party(member, hint="MEMBER")
-    return _propose(desktop, who, RemoveMember(member=found), f"to remove {found.hex()}", found)
+    return _propose(desktop, RemoveMember(member=found), f"to remove {found.hex()}", found)
 
 
 @command(app, "vote")
 def vote(
     desk: Desk,
+    *,
     proposal: Annotated[bytes, typer.Argument(parser=identifier, metavar="PROPOSAL", help="The proposal's id.")],
     aye: Annotated[bool, typer.Option("--yes/--no", help="In favour, or against.")],
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Vote on a proposal for your organisation. What reaches the quorum happens in the same block."""
     from carechain.cli.acting import Desktop
     from carechain.contracts.governance import Closed, Vote
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    with desktop.seat(desktop.member(who)) as seat:
+    desktop = Desktop(desk, by)
+    with desktop.seat(desktop.member()) as seat:
         done = seat.submit(Vote(proposal=proposal, aye=aye))
     closed = done.maybe(Closed)
     standing = "open" if closed is None else "passed" if closed.passed else "failed"
@@ -118,16 +113,14 @@ def vote(
 
 
 @command(app, "proposals")
-def proposals(
-    desk: Desk, who: AsOption = None, password_file: PasswordOption = None, node: NodeOption = None
-) -> Report:
+def proposals(desk: Desk, *, by: ByOrganisation) -> Report:
     """List every proposal and its votes."""
     from carechain.chain.queries import NoArgs
     from carechain.cli.acting import Desktop, KnownProposal
     from carechain.core.message import tag_of
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    with desktop.seat(desktop.member(who)) as seat:
+    desktop = Desktop(desk, by)
+    with desktop.seat(desktop.member()) as seat:
         found = seat.rows("governance.proposals", KnownProposal, NoArgs())
     rows = [
         {
@@ -155,10 +148,10 @@ def proposals(
     return Report(data={"proposals": rows}, show=tables(table("Proposals", columns, text)))
 
 
-def _propose(desktop: "Desktop", who: str | None, change: "Change", words: str, about: bytes) -> Report:
+def _propose(desktop: "Desktop", change: "Change", words: str, about: bytes) -> Report:
     from carechain.contracts.governance import Closed, Propose, Proposed
 
-    with desktop.seat(desktop.member(who)) as seat:
+    with desktop.seat(desktop.member()) as seat:
         done = seat.submit(Propose(change=change))
     proposed = done.event(Proposed)
     closed = done.maybe(Closed)

@@ -1,9 +1,15 @@
-"""Options that several commands share: who acts, with which password, and where the servers are."""
+"""Options that several commands share: who acts, with which password, and where the servers are.
+
+Options that belong together are a group: a command takes the group as one parameter, and
+:func:`carechain.cli.output.command` spreads it over the command line.
+"""
 
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+
+from carechain.cli.output import OptionGroup
 
 PASSWORD_VARIABLE: Final = "CARECHAIN_PASSWORD_FILE"  # noqa: S105 - the name of a variable that names a file
 NODE_VARIABLE: Final = "CARECHAIN_NODE"
@@ -55,3 +61,29 @@ GatekeeperOption = Annotated[
         help="The custodian's gatekeeper; this home's own unless given.",
     ),
 ]
+
+
+class ByOrganisation(OptionGroup, frozen=True):
+    """An organisation's key, or one of its staff: the member's own key unless another is named."""
+
+    who: AsOption = None
+    password_file: PasswordOption = None
+    node: NodeOption = None
+
+
+class ByPatient(OptionGroup, frozen=True):
+    """A patient's wallet, under one of its pseudonyms."""
+
+    who: WalletOption = None
+    at: AtOption = None
+    password_file: PasswordOption = None
+    node: NodeOption = None
+
+
+class ByAnyone(OptionGroup, frozen=True):
+    """Any key of this home: the member's own, or a wallet where there is no member."""
+
+    who: AsOption = None
+    at: AtOption = None
+    password_file: PasswordOption = None
+    node: NodeOption = None

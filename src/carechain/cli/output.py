@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
 import typer
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-P = ParamSpec("P")
 
 HOME_VARIABLE: Final = "CARECHAIN_HOME"
 _TITLES_OF_FAILURE: Final = {1: "refused", 3: "failed"}
@@ -59,12 +58,20 @@ class Denied(Exception):  # noqa: N818 - the ledger's or a server's answer, not 
         self.data = dict(data or {})
 
 
+class OptionGroup(Struct, frozen=True, kw_only=True):
+    """Options that belong together; a command takes a subclass as one parameter."""
+
+
 class Report(Struct, frozen=True, kw_only=True):
-    """A command's answer: ``data`` is the JSON object, ``show`` prints the same for people."""
+    """A command's answer: ``data`` is the JSON object, ``show`` prints the same for people.
+
+    A command that serves after it has answered prints by itself with :meth:`Desk.tell`, and then ``told`` is set.
+    """
 
     data: Mapping[str, object]
     show: Callable[["Console"], None]
     status: Exit = Exit.DONE
+    told: bool = False
 
 
 class Desk(Struct, frozen=True, kw_only=True):
@@ -79,6 +86,14 @@ class Desk(Struct, frozen=True, kw_only=True):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
+    def tell(self, report: Report) -> None:
+        """Print a report on standard output, in the form that was asked for."""
+        if self.as_json:
+            _print_json(report.data)
+        else:
+            report.show(console(sys.stdout))
+        sys.stdout.flush()
+
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
         """A progress bar on standard error: ``advance(done, total)``. Silent where nobody watches."""
@@ -89,6 +104,10 @@ class Desk(Struct, frozen=True, kw_only=True):
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+WorkT = TypeVar("WorkT", bound=Callable[..., Report])
+"""A command's own function: takes a :class:`Desk` and the command's options, which nobody passes by position."""
+
+
 def default_home() -> Path:
     """The folder named by the environment, else ``~/.carechain``."""
     return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".carechain")
@@ -96,9 +115,7 @@ def default_home() -> Path:
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option(
-        "--home", envvar=HOME_VARIABLE, help="The home folder; ~/.carechain unless given.", show_envvar=False
-    ),
+    typer.Option("--home", envvar=HOME_VARIABLE, help="The home folder; ~/.carechain unless given.", show_envvar=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the trace of an unexpected failure.")]
@@ -109,30 +126,58 @@ _COMMON: Final = (
 )
 
 
-def command(
-    app: typer.Typer, name: str
-) -> Callable[[Callable[Concatenate[Desk, P], Report]], Callable[Concatenate[Desk, P], Report]]:
+def command(app: typer.Typer, name: str) -> Callable[[WorkT], WorkT]:
     """Register a command: it is called with its :class:`Desk` and its own options, and returns a report.
 
     Adds the options that all commands share and the lines about exit status to its help.
     """
 
-    def register(work: Callable[Concatenate[Desk, P], Report]) -> Callable[Concatenate[Desk, P], Report]:
+    def register(work: WorkT) -> WorkT:
         @wraps(work)
         def run(*, home: Path | None, as_json: bool, debug: bool, **own: Any) -> None:  # noqa: ANN401 - the options of any command
             desk = Desk(home=(home or default_home()).expanduser(), as_json=as_json, debug=debug)
-            status = _run(desk, lambda: work(desk, **own))
+            status = _run(desk, lambda: work(desk, **_regrouped(declared, own)))
             if status is not Exit.DONE:
                 raise typer.Exit(status)
 
-        own_parameters = list(inspect.signature(work).parameters.values())[1:]
-        merged = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own_parameters] + list(_COMMON)
+        declared = list(inspect.signature(work).parameters.values())[1:]
+        merged = [option for one in declared for option in _spread(one)] + list(_COMMON)
         run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in merged}
         app.command(name, help=inspect.getdoc(work))(run)
         return work
 
     return register
+
+
+def _spread(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """A parameter as typer's, or the options of a group in its place."""
+    if not _is_group(parameter.annotation):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    hints = get_type_hints(parameter.annotation, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.required else field.default,
+            annotation=hints[field.name],
+        )
+        for field in msgspec.structs.fields(parameter.annotation)
+    ]
+
+
+def _regrouped(declared: list[inspect.Parameter], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of all options, with each group made again from its own."""
+    return {
+        one.name: one.annotation(**{name: values[name] for name in one.annotation.__struct_fields__})
+        if _is_group(one.annotation)
+        else values[one.name]
+        for one in declared
+    }
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, OptionGroup)
 
 
 def sub_app(help_text: str) -> typer.Typer:
@@ -189,11 +234,8 @@ def _run(desk: Desk, work: Callable[[], Report]) -> Exit:
         _speak_utf8(stream)
     try:
         report = work()
-        if desk.as_json:
-            _print_json(report.data)
-        else:
-            report.show(console(sys.stdout))
-        sys.stdout.flush()
+        if not report.told:
+            desk.tell(report)
     except Rejected as refused:
         code = refused.code
         return _fail(desk, Exit.REFUSED, code.reason, code=int(code), label=code.label, data=_details(refused))

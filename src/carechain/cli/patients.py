@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from carechain.cli.options import AsOption, NodeOption, PasswordOption, WalletPasswordOption
+from carechain.cli.options import ByOrganisation, WalletPasswordOption
 from carechain.cli.output import CannotRun, Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import moment
 
@@ -20,6 +20,7 @@ _ID_BYTES: Final = 4096
 @command(app, "register")
 def register(
     desk: Desk,
+    *,
     wallet: Annotated[str, typer.Option("--wallet", help="The patient's wallet: a name here (made now), or a path.")],
     id_file: Annotated[
         Path | None,
@@ -27,10 +28,8 @@ def register(
     ] = None,
     system: Annotated[str, typer.Option("--system", help="What kind of id it is, for example `mrn`.")] = "mrn",
     label: Annotated[str, typer.Option("--label", help="What the wallet calls this relationship.")] = "",
-    who: AsOption = None,
-    password_file: PasswordOption = None,
     wallet_password_file: WalletPasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Bind an existing id to a new pseudonym of the patient's wallet, and store the sealed summary.
 
@@ -40,9 +39,9 @@ def register(
     from carechain.cli.acting import Desktop
     from carechain.cli.enrolment import bind_patient
 
-    desktop = Desktop(desk, node=node, password_file=password_file, wallet_password_file=wallet_password_file)
+    desktop = Desktop(desk, by, wallet_password_file=wallet_password_file)
     existing_id = _existing_id(id_file)
-    bound = bind_patient(desktop, wallet=wallet, existing_id=existing_id, system=system, label=label, who=who)
+    bound = bind_patient(desktop, wallet=wallet, existing_id=existing_id, system=system, label=label)
     return Report(
         data={
             "pseudonym": bound.pseudonym.hex(),
@@ -50,28 +49,28 @@ def register(
             "wallet": wallet,
             **bound.done.data(),
         },
-        show=lines("registered: keep this pseudonym with the chart", f"pseudonym {bound.pseudonym.hex()}",
-                   bound.done.text()),
+        show=lines(
+            "registered: keep this pseudonym with the chart", f"pseudonym {bound.pseudonym.hex()}", bound.done.text()
+        ),
     )
 
 
 @command(app, "list")
 def list_patients(
     desk: Desk,
+    *,
     with_names: Annotated[
         bool, typer.Option("--names", help="Also show who they are, from this organisation's own charts.")
     ] = False,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """List the pseudonyms bound at this organisation."""
     from carechain.chain.queries import OfOrganisation, PatientLine
     from carechain.cli.acting import Desktop
     from carechain.cli.charting import local_names
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor = desktop.anyone(who)
+    desktop = Desktop(desk, by)
+    actor = desktop.anyone()
     with desktop.seat(actor) as seat:
         found = seat.rows("relationships.patients", PatientLine, OfOrganisation(actor.organisation))
     people = local_names(desk.home, [one.pseudonym for one in found]) if with_names else {}

@@ -1,4 +1,4 @@
-"""The requester's read: what the ledger shows through the ticket, fetched from the gatekeeper and checked against it."""
+"""The requester's read: what the ledger shows under a ticket, fetched from the gatekeeper and checked."""
 
 import asyncio
 import secrets
@@ -18,14 +18,12 @@ from carechain.sdk.opening import AnchoredRecord, OpenedRecord
 _TIMEOUT_S: Final = 60.0
 
 
-def fetch_records(
-    seat: Seat, ticket: bytes, records: list[bytes] | None, *, url: str
-) -> tuple[OpenedRecord, ...]:
+def fetch_records(seat: Seat, ticket: bytes, records: list[bytes] | None, *, url: str) -> tuple[OpenedRecord, ...]:
     """All records under the ticket, or the named ones; every one verified, or a refusal naming the first that fails."""
     row = seat.row("access.ticket", KnownTicket, OfTicket(ticket)).row
     if row.decision:
         raise refused_ticket(row.decision, {"ticket": ticket.hex()})
-    expected = newest_of(seat.pages("records.timeline", AnchorLine, TimelinePage(row.pseudonym, ticket)))
+    expected = newest_of(seat.rows("records.timeline", AnchorLine, TimelinePage(row.pseudonym, ticket), prove=True))
     if records is not None:
         expected = _chosen(expected, records)
     return asyncio.run(_fetch(seat, ticket, row.custodian, expected, everything=records is None, url=url))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carechain.cli.options import AsOption, AtOption, GatekeeperOption, NodeOption, PasswordOption
+from carechain.cli.options import ByAnyone, ByOrganisation, GatekeeperOption
 from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import clinical_date, identifier, moment
 
@@ -29,11 +29,10 @@ TicketOption = Annotated[
 @command(app, "add")
 def add(
     desk: Desk,
+    *,
     bundle: Annotated[Path, typer.Argument(metavar="FILE", help="A FHIR R4 bundle of one patient, JSON.")],
     patient: Annotated[str, typer.Option("--patient", metavar="PSEUDONYM", help="The patient's pseudonym here.")],
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Add a bundle to this organisation's charts and anchor its records on the ledger.
 
@@ -43,9 +42,9 @@ def add(
     from carechain.cli.acting import Desktop
     from carechain.cli.charting import add_bundle
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     pseudonym = desktop.keys.party(patient, hint="--patient")
-    with desktop.seat(desktop.anyone(who)) as seat:
+    with desktop.seat(desktop.anyone()) as seat:
         added = add_bundle(desk, seat, bundle, pseudonym)
     rows = [
         {
@@ -84,6 +83,7 @@ def add(
 @command(app, "get")
 def get(
     desk: Desk,
+    *,
     ticket: Annotated[bytes, typer.Option("--ticket", parser=identifier, metavar="ID", help="An allowed ticket.")],
     records: Annotated[
         list[bytes] | None,
@@ -92,10 +92,7 @@ def get(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write each resource to a file in this folder.")
     ] = None,
-    who: AsOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
     gatekeeper: GatekeeperOption = None,
 ) -> Report:
     """Fetch what a ticket allows from the custodian's gatekeeper, open it, and check it against the ledger.
@@ -106,8 +103,8 @@ def get(
     from carechain.cli.acting import Desktop
     from carechain.cli.reading import fetch_records, resource_rows, write_resources
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    with desktop.seat(desktop.anyone(who, at=at)) as seat:
+    desktop = Desktop(desk, by)
+    with desktop.seat(desktop.anyone()) as seat:
         opened = fetch_records(seat, ticket, records, url=gatekeeper or desktop.gatekeeper_url())
     files = write_resources(out, opened) if out is not None else []
     data = {
@@ -136,41 +133,37 @@ def get(
 @command(app, "list")
 def list_records(
     desk: Desk,
+    *,
     patient: OfPatientOption = None,
     ticket: TicketOption = None,
-    who: AsOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
 ) -> Report:
     """List the records of a patient that you may see, every version."""
     from carechain.chain.queries import AnchorLine, TimelinePage
     from carechain.cli.acting import Desktop
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.about_patient(who, at=at, patient=patient)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient_or_deputy(patient)
     with desktop.seat(actor) as seat:
-        found = seat.pages("records.timeline", AnchorLine, TimelinePage(pseudonym, ticket))
+        found = seat.rows("records.timeline", AnchorLine, TimelinePage(pseudonym, ticket))
     return _anchors("Records", pseudonym, found, desktop.keys.name_of)
 
 
 @command(app, "history")
 def history(
     desk: Desk,
+    *,
     record: Annotated[bytes, typer.Argument(parser=identifier, metavar="RECORD", help="The record's id.")],
     patient: OfPatientOption = None,
     ticket: TicketOption = None,
-    who: AsOption = None,
-    at: AtOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByAnyone,
 ) -> Report:
     """List every version of one record: when it was anchored, by whom, with which root."""
     from carechain.chain.queries import AnchorLine, OfRecord
     from carechain.cli.acting import Desktop
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor, pseudonym = desktop.about_patient(who, at=at, patient=patient)
+    desktop = Desktop(desk, by)
+    actor, pseudonym = desktop.patient_or_deputy(patient)
     with desktop.seat(actor) as seat:
         found = seat.rows("records.history", AnchorLine, OfRecord(pseudonym, record, ticket))
     return _anchors("Versions", pseudonym, found, desktop.keys.name_of)

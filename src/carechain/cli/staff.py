@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carechain.cli.options import AsOption, NodeOption, PasswordOption
+from carechain.cli.options import ByOrganisation
 from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import RolesOption, moment, names
 from carechain.core.vocabulary import Role
@@ -24,6 +24,7 @@ PersonArgument = Annotated[str, typer.Argument(metavar="PERSON", help="A name of
 @command(app, "enrol")
 def enrol(
     desk: Desk,
+    *,
     name: Annotated[str, typer.Argument(help="The key's name in this home; made now if there is none.")],
     roles: RolesOption,
     days: ValidOption = 365,
@@ -31,9 +32,7 @@ def enrol(
         Path | None,
         typer.Option("--public", metavar="FILE", help="Enrol a key made elsewhere, from its public half."),
     ] = None,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Issue a certificate and enrol a member of staff on the ledger.
 
@@ -43,10 +42,10 @@ def enrol(
     from carechain.cli.certifying import issue, public_half_for
     from carechain.contracts.membership import EnrolStaff
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     half = public_half_for(desktop, name, public)
     certificate, until_s = issue(desktop, half, roles=roles, days=days)
-    with desktop.seat(desktop.administrator(who)) as seat:
+    with desktop.seat(desktop.member()) as seat:
         done = seat.submit(EnrolStaff(certificate=certificate, hpke_key=half.hpke_key))
     desktop.keys.note(name, half.party)
     data = {
@@ -63,12 +62,11 @@ def enrol(
 @command(app, "renew")
 def renew(
     desk: Desk,
+    *,
     person: PersonArgument,
     roles: RolesOption,
     days: ValidOption = 365,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Give an enrolled key a new certificate: a new end, other roles, or rights that had lapsed."""
     from carechain.chain.queries import OfParty
@@ -77,9 +75,9 @@ def renew(
     from carechain.cli.public_key import PublicHalf
     from carechain.contracts.membership import RenewStaff
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     party = desktop.keys.party(person, hint="PERSON")
-    with desktop.seat(desktop.administrator(who)) as seat:
+    with desktop.seat(desktop.member()) as seat:
         row = seat.row("membership.party", KnownParty, OfParty(party)).row
         half = PublicHalf(suite=row.suite, public_key=row.public_key, hpke_key=row.hpke_key)
         certificate, until_s = issue(desktop, half, roles=roles, days=days, party=party)
@@ -92,18 +90,17 @@ def renew(
 @command(app, "dismiss")
 def dismiss(
     desk: Desk,
+    *,
     person: PersonArgument,
-    who: AsOption = None,
-    password_file: PasswordOption = None,
-    node: NodeOption = None,
+    by: ByOrganisation,
 ) -> Report:
     """Revoke a member of staff's key at once: a leaver, or a lost key."""
     from carechain.cli.acting import Desktop
     from carechain.contracts.membership import DismissStaff
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
+    desktop = Desktop(desk, by)
     party = desktop.keys.party(person, hint="PERSON")
-    with desktop.seat(desktop.administrator(who)) as seat:
+    with desktop.seat(desktop.member()) as seat:
         done = seat.submit(DismissStaff(party=party))
     return Report(
         data={"party": party.hex(), **done.data()},
@@ -112,15 +109,13 @@ def dismiss(
 
 
 @command(app, "list")
-def list_staff(
-    desk: Desk, who: AsOption = None, password_file: PasswordOption = None, node: NodeOption = None
-) -> Report:
+def list_staff(desk: Desk, *, by: ByOrganisation) -> Report:
     """List the organisation's staff as the ledger has it, leavers included."""
     from carechain.chain.queries import OfOrganisation, StaffLine
     from carechain.cli.acting import Desktop
 
-    desktop = Desktop(desk, node=node, password_file=password_file)
-    actor = desktop.administrator(who)
+    desktop = Desktop(desk, by)
+    actor = desktop.member()
     with desktop.seat(actor) as seat:
         found = seat.rows("membership.staff", StaffLine, OfOrganisation(actor.organisation))
     rows = [

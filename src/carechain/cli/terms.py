@@ -6,10 +6,11 @@ Every parser raises ``typer.BadParameter``, which ends in exit status 2; the sen
 import re
 from datetime import UTC, date, datetime
 from enum import IntEnum
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from carechain.cli.output import OptionGroup
 from carechain.core.limits import ID_SIZE, SCOPE_RECORDS
 from carechain.core.scope import LAST_DAY, Scope
 from carechain.core.vocabulary import (
@@ -163,17 +164,37 @@ RolesOption = Annotated[
 ]
 
 
-def scope_of(
-    *, categories: int, ceiling: Sensitivity, first_day: int | None, last_day: int | None, records: list[bytes] | None
-) -> Scope:
-    """A scope from its options; records are put in order, so nobody has to sort ids by hand."""
-    chosen = tuple(sorted(set(records or ())))
-    if len(chosen) > SCOPE_RECORDS:
-        raise typer.BadParameter(f"name at most {SCOPE_RECORDS} records", param_hint="--record")
-    first, last = first_day or 0, LAST_DAY if last_day is None else last_day
-    if first > last:
-        raise typer.BadParameter("the first day is after the last", param_hint="--from")
-    return Scope(categories=categories, ceiling=ceiling, first_day=first, last_day=last, records=chosen)
+def typed(text: str) -> Any:  # noqa: ANN401 - stands for whatever the option's parser makes of it
+    """A default as a person would type it: typer parses defaults like everything else."""
+    return text
+
+
+class Permitting(OptionGroup, frozen=True):
+    """What a grant permits, for which purposes, for how long."""
+
+    actions: ActionsOption = typed("read")
+    purposes: PurposesOption = typed("TREAT")
+    days: DaysOption = 365
+
+
+class Within(OptionGroup, frozen=True):
+    """Which part of a record set a grant or a request is about."""
+
+    categories: CategoriesOption
+    ceiling: CeilingOption = typed("N")
+    first_day: FromOption = None
+    last_day: ToOption = None
+    records: RecordsOption = None
+
+    def scope(self) -> Scope:
+        """The scope; records are put in order, so nobody has to sort ids by hand."""
+        chosen = tuple(sorted(set(self.records or ())))
+        if len(chosen) > SCOPE_RECORDS:
+            raise typer.BadParameter(f"name at most {SCOPE_RECORDS} records", param_hint="--record")
+        first, last = self.first_day or 0, LAST_DAY if self.last_day is None else self.last_day
+        if first > last:
+            raise typer.BadParameter("the first day is after the last", param_hint="--from")
+        return Scope(categories=self.categories, ceiling=self.ceiling, first_day=first, last_day=last, records=chosen)
 
 
 def scope_data(scope: Scope) -> dict[str, object]:
@@ -192,8 +213,9 @@ def scope_text(scope: Scope) -> str:
     what = "all categories" if scope.categories == ALL_CATEGORIES else ", ".join(names(Category, scope.categories))
     parts = [f"{what} up to {scope.ceiling.name}"]
     if scope.first_day or scope.last_day != LAST_DAY:
-        parts.append(f"{clinical_date(scope.first_day) if scope.first_day else '…'} to "
-                     f"{clinical_date(scope.last_day) or '…'}")
+        parts.append(
+            f"{clinical_date(scope.first_day) if scope.first_day else '…'} to {clinical_date(scope.last_day) or '…'}"
+        )
     if scope.records:
         parts.append(f"{len(scope.records)} named records")
     return "; ".join(parts)

@@ -4,6 +4,7 @@ Everything runs in one process, but nothing is shared that would not be shared i
 folder, keys, database and gatekeeper on its own socket. The first government body makes the blocks.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,9 +176,13 @@ class Network:
 
     async def close(self) -> None:
         """Shut every door, then the ledger."""
-        for one in self.members.values():
-            await one.close()
+        await asyncio.gather(*(one.close() for one in self.members.values()))
         await self.stop_ledger()
+
+    def addresses(self) -> dict[str, str]:
+        """Where the node and each organisation's gatekeeper answer."""
+        doors = {handle: one.listener.url for handle, one in self.members.items() if one.listener is not None}
+        return {"node": self.url, **doors}
 
     # --- the ledger, for gatekeepers and everyone else -----------------------------------------------------
 

@@ -29,7 +29,7 @@ from carechain.sealing.symmetric import ScryptCost
 QUICK: Final = ScryptCost(n=1 << 12)
 """These keys guard nothing, so their files need not cost a guesser anything."""
 LAPSE_DAYS: Final = 90
-PASSWORD_FILE: Final = "password"
+PASSWORD_FILE: Final = "password"  # noqa: S105 - the name of the file that has it
 _KEYS: Final = "keys"
 
 

@@ -112,7 +112,7 @@ class EmbeddedEngine:
             # What is not admitted changes nothing, so the rest comes out as before.
             kept = tuple(raw for raw, receipt in zip(block.txs, finalized.receipts, strict=True) if admitted(receipt))
             session.finalize(Block(height=block.height, time_s=block.time_s, txs=kept))
-            session.signatures.forget(tuple(raw for raw, _ in refused))
+            session.signatures.forget([raw for raw, _ in refused])
         committed = session.commit(self._producer)
         return (
             CommittedBlock(

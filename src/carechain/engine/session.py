@@ -358,15 +358,22 @@ class Session:
         unwritten = self._head.height - self._store.height
         return self._unwritten_txs >= self._checkpoints.txs or unwritten >= self._checkpoints.blocks
 
-    def checkpoint(self) -> None:
-        """Write tree and transaction index as of the last committed block; abandons a finalised block."""
+    def checkpoint(self, *, idle: bool = False) -> None:
+        """Write tree and transaction index as of the last committed block; abandons a finalised block.
+
+        ``idle`` says that no transaction waits, so that the tree may use the time to empty old files.
+        """
         self._require_open()
         self._replay.abandon()
         self._pending = None
         self._view = None
         try:
             self._snapshot = self._store.checkpoint(
-                height=self._head.height, snapshot=self._snapshot, side=self._index.unwritten()
+                height=self._head.height,
+                snapshot=self._snapshot,
+                meta=self._index.meta(),
+                side=self._index.unwritten(),
+                idle=idle,
             )
         except BaseException:
             self._end()

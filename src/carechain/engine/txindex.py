@@ -1,9 +1,13 @@
 """Where a transaction stands: from its id to height and index.
 
 Entries since the last checkpoint are in memory; older ones are keys of a side table, written with the checkpoint.
-A key is the first 12 bytes of the id, then height and index, and has no value: two ids that begin alike simply
-give two candidates, and the caller compares whole ids. Only admitted transactions are found, because what fails
-admission may be sent again and stand in several blocks.
+A key is a shelf, the first 12 bytes of the id, then height and index, and has no value: two ids that begin alike
+simply give two candidates, and the caller compares whole ids. Only admitted transactions are found, because what
+fails admission may be sent again and stand in several blocks.
+
+A shelf takes half a million transactions, then the next one begins. Ids are random, so a checkpoint touches most
+pages of the shelf it writes to, and without shelves it would rewrite more and more as the ledger grows. A look-up
+asks one shelf after another, the newest first, at a few microseconds each.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +22,10 @@ from carechain.core.ids import U63, Nonce, PartyId
 from carechain.state.store import NodeStore, Side
 
 SIDE_TABLE: Final = "txs"
+COUNT: Final = "txs"
+"""The name under which the store remembers how many transactions are in the table."""
+_SHELF_BITS: Final = 19
+_SHELF_BYTES: Final = 4
 _ID_BYTES: Final = 12
 _HEIGHT_BYTES: Final = 6
 _INDEX_BYTES: Final = 2
@@ -59,12 +67,13 @@ def id_and_validity(raw: bytes) -> tuple[bytes, int]:
 class TxIndex:
     """The transactions of one node's ledger."""
 
-    __slots__ = ("_recent", "_store")
+    __slots__ = ("_recent", "_store", "_written")
 
     def __init__(self, store: NodeStore) -> None:
         """The index whose older part is in ``store``."""
         self._store = store
         self._recent: dict[bytes, tuple[int, int]] = {}
+        self._written = int.from_bytes(store.meta().get(COUNT, b""), "big")
 
     def add(self, height: int, tx_ids: Sequence[bytes | None], receipts: Sequence[Receipt]) -> None:
         """Note the admitted transactions of a block."""
@@ -79,26 +88,36 @@ class TxIndex:
         if place is not None:
             yield place
             return
-        for key, _ in self._store.side_scan(SIDE_TABLE, tx_id[:_ID_BYTES]):
-            yield place_in(key)
+        for shelf in range(self._written >> _SHELF_BITS, -1, -1):
+            for key, _ in self._store.side_scan(SIDE_TABLE, side_prefix(shelf, tx_id)):
+                yield place_in(key)
 
     def unwritten(self) -> list[Side]:
         """The side-table entries of everything since the last checkpoint."""
-        return [(SIDE_TABLE, side_key(one, height, index), b"") for one, (height, index) in self._recent.items()]
+        shelf = self._written >> _SHELF_BITS
+        return [(SIDE_TABLE, side_key(shelf, one, *place), b"") for one, place in self._recent.items()]
+
+    def meta(self) -> dict[str, bytes]:
+        """What the store has to remember with :meth:`unwritten`."""
+        return {COUNT: (self._written + len(self._recent)).to_bytes(8, "big")}
 
     def written(self) -> None:
         """The entries are in the store now."""
+        self._written += len(self._recent)
         self._recent.clear()
 
 
-def side_key(tx_id: bytes, height: int, index: int) -> bytes:
+def side_prefix(shelf: int, tx_id: bytes) -> bytes:
+    """What the side-table keys of one transaction on one shelf begin with."""
+    return shelf.to_bytes(_SHELF_BYTES, "big") + tx_id[:_ID_BYTES]
+
+
+def side_key(shelf: int, tx_id: bytes, height: int, index: int) -> bytes:
     """The side-table key of one transaction."""
-    return tx_id[:_ID_BYTES] + height.to_bytes(_HEIGHT_BYTES, "big") + index.to_bytes(_INDEX_BYTES, "big")
+    return side_prefix(shelf, tx_id) + height.to_bytes(_HEIGHT_BYTES, "big") + index.to_bytes(_INDEX_BYTES, "big")
 
 
 def place_in(key: bytes) -> tuple[int, int]:
     """Height and index of a side-table key."""
-    return (
-        int.from_bytes(key[_ID_BYTES : _ID_BYTES + _HEIGHT_BYTES], "big"),
-        int.from_bytes(key[_ID_BYTES + _HEIGHT_BYTES :], "big"),
-    )
+    place = key[_SHELF_BYTES + _ID_BYTES :]
+    return int.from_bytes(place[:_HEIGHT_BYTES], "big"), int.from_bytes(place[_HEIGHT_BYTES:], "big")

@@ -24,7 +24,7 @@ from carechain.chain.transition import Block, Ledger, apply_block
 from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock
 from carechain.engine.sealed import check_header, producer_keys, read_header, read_receipts
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Progress
-from carechain.engine.txindex import SIDE_TABLE, admitted, id_of, side_key
+from carechain.engine.txindex import TxIndex, admitted, id_of
 from carechain.state.audit import BadState, check_tree
 from carechain.state.log import StoreDamaged
 from carechain.state.overlay import Overlay
@@ -136,12 +136,13 @@ class _Run:
     def everything(self, log: BlockLog, own: NodeStore | None, progress: Progress | None) -> None:
         """Blocks in order, the node's own state where its checkpoint stands, invariants at the end."""
         checkpoint = -1 if own is None else own.height
+        index = None if own is None else TxIndex(own)
         if own is not None and not checkpoint:
             check_own_state(own, self.snapshot, 0)
         for height, stored in log.blocks():
             receipts = self.block(height, stored)
-            if own is not None and height <= checkpoint:
-                check_index(own, height, stored, receipts)
+            if index is not None and height <= checkpoint:
+                check_index(index, height, stored, receipts)
             if own is not None and height == checkpoint:
                 check_own_state(own, self.snapshot, height)
             if progress is not None:
@@ -210,11 +211,11 @@ def tx_name(raw: bytes, index: int) -> str:
 # --- the node's own state -------------------------------------------------------------------------------
 
 
-def check_index(own: NodeStore, height: int, stored: StoredBlock, receipts: list[Receipt]) -> None:
+def check_index(own: TxIndex, height: int, stored: StoredBlock, receipts: list[Receipt]) -> None:
     """Every admitted transaction of the block must be found by its id."""
     for index, (raw, receipt) in enumerate(zip(stored.txs, receipts, strict=True)):
         tx_id = id_of(raw)
-        if tx_id is not None and admitted(receipt) and own.side_get(SIDE_TABLE, side_key(tx_id, height, index)) is None:
+        if tx_id is not None and admitted(receipt) and (height, index) not in own.candidates(tx_id):
             raise _Wrong(Part.STATE, height, tx_name(raw, index), "the index of transactions lacks this one")
 
 

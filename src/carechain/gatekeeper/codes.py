@@ -10,7 +10,7 @@ class GatekeeperCode(RejectionCode):
     a requester how sensitive a record is that it may not see.
     """
 
-    REQUEST_MALFORMED = 901, "The request does not fit. See the gatekeeper's page in the reference."
+    REQUEST_MALFORMED = 901, "The request does not fit. See docs/concepts/the-exchange.md."
     LEDGER_STALE = 902, "The ledger's last block is too old to judge by. Try again when the network moves."
     TICKET_UNKNOWN = 903, "The ledger has no such ticket at its latest height. Wait for its block, or request again."
     OTHER_CUSTODIAN = 904, "Another organisation keeps these records. Ask its gatekeeper."
@@ -32,7 +32,7 @@ class GatekeeperCode(RejectionCode):
     KEY_UNUSABLE = 917, "Nothing can be sealed to the reading key your ticket names. Enrol with a sound key."
     BUSY = 918, "The gatekeeper is serving as many releases as it may. Try again in a moment."
     BODY_TOO_LARGE = 919, "The request is larger than any request for records has to be."
-    PATH_UNKNOWN = 920, "No such path. See the gatekeeper's page in the reference."
+    PATH_UNKNOWN = 920, "No such path. See docs/concepts/the-exchange.md."
     PSEUDONYMS_ONLY = 921, "For research the custodian shows a study's pseudonymised view, never the records."
     NOT_RESEARCH = 922, "A study's view is for research. Ask for the records themselves with this ticket."
 

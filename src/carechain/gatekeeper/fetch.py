@@ -16,6 +16,7 @@ from carechain.core.crypto import SigningKey
 from carechain.core.ids import U32, RecordId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, NONCE_SIZE
 from carechain.core.rejection import Rejected, RejectionCode
+from carechain.core.scope import Scope
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.release import Asked, Release, ReleaseRequest
 from carechain.gatekeeper.serve import MSGPACK
@@ -182,8 +183,11 @@ class GatekeeperClient:
         return bytes(data)
 
 
-def newest_of(lines: Iterable[AnchorLine]) -> tuple[AnchoredRecord, ...]:
-    """The newest version of every record in a timeline as the ledger answered it, by record id."""
+def newest_of(lines: Iterable[AnchorLine], scope: Scope | None = None) -> tuple[AnchoredRecord, ...]:
+    """The newest version of every record in a timeline as the ledger answered it, by record id.
+
+    With the ticket's ``scope``, only what the ticket covers: the custodian's own staff is shown more than that.
+    """
     newest: dict[bytes, AnchorLine] = {}
     for line in lines:
         before = newest.get(line.record)
@@ -192,7 +196,13 @@ def newest_of(lines: Iterable[AnchorLine]) -> tuple[AnchoredRecord, ...]:
     return tuple(
         AnchoredRecord(record_id=record, version=line.version, root=line.anchor.root)
         for record, line in sorted(newest.items())
+        if scope is None or _covers(scope, line)
     )
+
+
+def _covers(scope: Scope, line: AnchorLine) -> bool:
+    row = line.anchor
+    return scope.covers(category=row.category, sensitivity=row.sensitivity, day=row.day, record=line.record)
 
 
 def _refused(data: bytes, status: int) -> Exception:

@@ -38,9 +38,9 @@ class Listener:
 
     def __init__(self, app: ASGIApp, *, host: str = LOOPBACK, port: int = 0) -> None:
         """Bind at once, so that :attr:`url` is known before anything is served; raises ``OSError``."""
-        self._socket = socket.create_server((host, port))
-        bound = self._socket.getsockname()
-        self.url = f"http://{bound[0]}:{bound[1]}"
+        self._socket = _bound(host, port)
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_S
         )
@@ -62,3 +62,16 @@ class Listener:
         if self._task is not None:
             await self._task
         self._socket.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket. It names its protocol, because asyncio switches Nagle's delay off only where it sees TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -115,13 +115,17 @@ class NodeService:
         self._running = asyncio.create_task(self._make_blocks(), name="carechain blocks")
         self._running.add_done_callback(self._note_end)
 
-    async def drain(self) -> None:
-        """Take nothing new, finish what was taken, end the feed, write a checkpoint and close. May be repeated."""
+    async def finish(self) -> None:
+        """Take nothing new, finish what was taken, end the feed. Reading goes on until :meth:`drain`."""
         self._draining = True
         self._wake.set()
         if self._running is not None:
             await asyncio.wait({self._running})
         self._feed.end()
+
+    async def drain(self) -> None:
+        """Finish, write a checkpoint and close. May be repeated."""
+        await self.finish()
         self._end_worker()
         if self._failure is None:
             self._session.close()

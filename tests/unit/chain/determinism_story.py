@@ -3,10 +3,9 @@
 Run by ``test_determinism.py`` in interpreters of their own.
 """
 
-from world import LATER_S, RESULTS, TREAT, World, anchor_of, anything, fresh, grant_of, seeded
+import sys
 
 from carechain.chain.header import receipt_root
-from carechain.chain.receipts import Receipt
 from carechain.contracts.access import RequestAccess
 from carechain.contracts.consent.schema import Answer, Ask, Revoke, SetRule, TreatmentPolicy, Who
 from carechain.contracts.governance import AcceptAgreement, OfferAgreement, Propose, RemoveMember
@@ -14,13 +13,14 @@ from carechain.contracts.membership import DismissStaff, SetLapse
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Purpose
+from world import LATER_S, RESULTS, TREAT, World, anchor_of, anything, fresh, grant_of, seeded
 
 
 def tell() -> tuple[str, str, str]:
     """The state root, the receipts' root and the hash of Steve's access log after the story."""
     world: World = fresh(policy=TreatmentPolicy(enabled=True))
     steve = world.steve
-    receipts: list[Receipt] = []
+    receipts = []
     asking = RequestAccess(pseudonym=steve.id, scope=RESULTS, purpose=Purpose.TREAT)
     for number in range(40):
         receipts += world.block(
@@ -28,7 +28,9 @@ def tell() -> tuple[str, str, str]:
             world.sign(asking, by=(world.carl, world.bert, world.rita, world.anna)[number % 4]),
             world.sign(grant_of(steve, world.carl, world.bert, world.a), by=steve),
             world.sign(anchor_of(world.mary, f"record {number}"), by=world.carl),
-            world.sign(Ask(pseudonym=steve.id, scope=EVERYTHING, actions=3, purpose=1, expires_s=LATER_S), by=world.bina),
+            world.sign(
+                Ask(pseudonym=steve.id, scope=EVERYTHING, actions=3, purpose=1, expires_s=LATER_S), by=world.bina
+            ),
         )
     root = world.grant(anything(steve, world.carl), by=steve)
     world.grant(anything(steve, world.bert, parent=root), by=world.carl)
@@ -60,4 +62,4 @@ def tell() -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    print(*tell())
+    sys.stdout.write(" ".join(tell()))

@@ -4,7 +4,6 @@ Method: blocks over an in-memory state; digests are computed again from what the
 """
 
 import pytest
-from world import CHAIN_ID, START_S, Actor, World, anchor_of, empty_state, fresh, grant_of, record_id, seeded
 
 from carechain.chain.genesis import CHAIN, TABLES
 from carechain.chain.header import (
@@ -28,6 +27,7 @@ from carechain.core.crypto import BadSignature
 from carechain.core.hashing import ZERO_HASH, digest
 from carechain.core.message import tag_of
 from carechain.state.overlay import entries_digest
+from world import CHAIN_ID, START_S, Actor, World, anchor_of, empty_state, fresh, grant_of, record_id, seeded
 
 
 @pytest.fixture

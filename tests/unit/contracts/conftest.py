@@ -1,6 +1,7 @@
 """Every contract test starts from the same consortium."""
 
 import pytest
+
 from world import World, fresh
 
 

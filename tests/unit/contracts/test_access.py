@@ -1,4 +1,4 @@
-"""Goal: every request is decided once, lands in the patient's log, and a ticket serves only while it should (AUD-1, AUD-3).
+"""Goal: every request is decided once and logged, and a ticket serves only while it should (AUD-1, AUD-3).
 
 Method: one row per rejection code, one per decision code (a refused request is a successful transaction), then the life
 of a ticket and the arithmetic of the log.
@@ -7,26 +7,6 @@ of a ticket and the arithmetic of the log.
 from collections.abc import Callable
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import (
-    DAY_S,
-    LAPSE_DAYS,
-    LATER_S,
-    READ_WRITE_PASS_ON,
-    RESULTS,
-    START_S,
-    TREAT,
-    Actor,
-    Signer,
-    World,
-    anchor_of,
-    fresh,
-    grant_of,
-    record_id,
-    scope_of,
-    seeded,
-    wallet_of,
-)
 
 from carechain.chain.receipts import code_named
 from carechain.contracts.access import (
@@ -51,6 +31,26 @@ from carechain.core.rejection import RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
 from carechain.core.vocabulary import Action, Category, Purpose, Role, Sensitivity, in_mask, mask
 from carechain.sdk.wallet import Pseudonym
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import (
+    DAY_S,
+    LAPSE_DAYS,
+    LATER_S,
+    READ_WRITE_PASS_ON,
+    RESULTS,
+    START_S,
+    TREAT,
+    Actor,
+    Signer,
+    World,
+    anchor_of,
+    fresh,
+    grant_of,
+    record_id,
+    scope_of,
+    seeded,
+    wallet_of,
+)
 
 rows = Rows()
 ROWS = rows
@@ -85,70 +85,70 @@ def report_of(ticket: bytes, *, records: int = 2) -> ReportRelease:
 
 
 @rows.row(AccessCode.PSEUDONYM_UNKNOWN)
-def nobody_is_asked_for(world: World):
+def nobody_is_asked_for(world: World) -> Attempt:
     return world.carl, request_of(wallet_of("unbound").pseudonym(world.a.id))
 
 
 @rows.row(AccessCode.PSEUDONYM_UNKNOWN)
-def a_doctor_is_asked_for(world: World):
+def a_doctor_is_asked_for(world: World) -> Attempt:
     return world.carl, RequestAccess(pseudonym=world.dana.id, scope=RESULTS, purpose=Purpose.TREAT)
 
 
 @rows.row(AccessCode.SCOPE_MALFORMED)
-def no_category(world: World):
+def no_category(world: World) -> Attempt:
     return world.carl, request_of(world.steve, scope=Scope(categories=0, ceiling=Sensitivity.N))
 
 
 @rows.row(AccessCode.TICKET_NOT_FOUND)
-def revoke_no_ticket(world: World):
+def revoke_no_ticket(world: World) -> Attempt:
     return world.steve, RevokeTicket(ticket=seeded("none"))
 
 
 @rows.row(AccessCode.TICKET_NOT_FOUND)
-def report_on_no_ticket(world: World):
+def report_on_no_ticket(world: World) -> Attempt:
     return world.anna, report_of(seeded("none"))
 
 
 @rows.row(AccessCode.TICKET_REFUSED)
-def report_on_a_refused_ticket(world: World):
+def report_on_a_refused_ticket(world: World) -> Attempt:
     return world.anna, report_of(refused(world))
 
 
 @rows.row(AccessCode.TICKET_REFUSED)
-def revoke_a_refused_ticket(world: World):
+def revoke_a_refused_ticket(world: World) -> Attempt:
     return world.steve, RevokeTicket(ticket=refused(world))
 
 
 @rows.row(AccessCode.TICKET_ENDED)
-def revoked_twice(world: World):
+def revoked_twice(world: World) -> Attempt:
     ticket = allowed(world)
     world.done(RevokeTicket(ticket=ticket), by=world.steve)
     return world.steve, RevokeTicket(ticket=ticket)
 
 
 @rows.row(AccessCode.TICKET_ENDED)
-def revoked_after_its_end(world: World):
+def revoked_after_its_end(world: World) -> Attempt:
     ticket = allowed(world)
     return world.steve, RevokeTicket(ticket=ticket), world.time_s + TICKET_LIFETIME_S
 
 
 @rows.row(AccessCode.SENDER_MAY_NOT_REVOKE)
-def a_colleague_revokes(world: World):
+def a_colleague_revokes(world: World) -> Attempt:
     return world.bina, RevokeTicket(ticket=allowed(world))
 
 
 @rows.row(AccessCode.SENDER_MAY_NOT_REVOKE)
-def another_patient_revokes(world: World):
+def another_patient_revokes(world: World) -> Attempt:
     return world.mary, RevokeTicket(ticket=allowed(world))
 
 
 @rows.row(AccessCode.SENDER_NOT_CUSTODIAN)
-def the_requesters_hospital_reports(world: World):
+def the_requesters_hospital_reports(world: World) -> Attempt:
     return world.b, report_of(allowed(world))
 
 
 @rows.row(AccessCode.NOTHING_RELEASED)
-def a_report_of_nothing(world: World):
+def a_report_of_nothing(world: World) -> Attempt:
     return world.anna, report_of(allowed(world), records=0)
 
 

@@ -5,25 +5,6 @@ refused. What a permitted message does is in the other files of this folder.
 """
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import (
-    CHAIN_ID,
-    DAY_S,
-    LATER_S,
-    READ_WRITE_PASS_ON,
-    RESULTS,
-    START_S,
-    TREAT,
-    YEAR_S,
-    Actor,
-    World,
-    anything,
-    appoint_message,
-    grant_of,
-    scope_of,
-    seeded,
-    wallet_of,
-)
 
 from carechain.contracts.consent import grants, inbox, representatives
 from carechain.contracts.consent.schema import (
@@ -51,6 +32,25 @@ from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
 from carechain.core.vocabulary import Action, Category, Power, Purpose, Sensitivity, mask
 from carechain.sdk.wallet import Pseudonym
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import (
+    CHAIN_ID,
+    DAY_S,
+    LATER_S,
+    READ_WRITE_PASS_ON,
+    RESULTS,
+    START_S,
+    TREAT,
+    YEAR_S,
+    Actor,
+    World,
+    anything,
+    appoint_message,
+    grant_of,
+    scope_of,
+    seeded,
+    wallet_of,
+)
 
 rows = Rows()
 ROWS = rows
@@ -119,19 +119,19 @@ def with_grantees(grant: Grant, *grantees: bytes) -> Grant:
 
 
 @rows.row(ConsentCode.PSEUDONYM_UNKNOWN)
-def grant_for_nobody(world: World):
+def grant_for_nobody(world: World) -> Attempt:
     return world.steve, grant_of(unbound(world), world.carl)
 
 
 @rows.row(ConsentCode.PSEUDONYM_UNKNOWN)
-def grant_on_a_doctor(world: World):
+def grant_on_a_doctor(world: World) -> Attempt:
     message = grant_of(world.steve, world.bert)
     fields = {field: getattr(message, field) for field in message.__struct_fields__}
     return world.carl, Grant(**fields | {"pseudonym": world.carl.id})
 
 
 @rows.row(ConsentCode.PSEUDONYM_UNKNOWN)
-def ask_nobody(world: World):
+def ask_nobody(world: World) -> Attempt:
     return world.bert, ask_of(unbound(world))
 
 
@@ -140,112 +140,112 @@ def unbound(world: World) -> Pseudonym:
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def no_category(world: World):
+def no_category(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, scope=Scope(categories=0, ceiling=Sensitivity.N))
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def unknown_category(world: World):
+def unknown_category(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, scope=Scope(categories=1 << 15, ceiling=Sensitivity.N))
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def last_day_before_first(world: World):
+def last_day_before_first(world: World) -> Attempt:
     scope = scope_of(Category.RESULT, first_day=9, last_day=8)
     return world.steve, grant_of(world.steve, world.carl, scope=scope)
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def records_unsorted(world: World):
+def records_unsorted(world: World) -> Attempt:
     scope = scope_of(Category.RESULT, records=(b"\x02" * 32, b"\x01" * 32))
     return world.steve, grant_of(world.steve, world.carl, scope=scope)
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def records_repeated(world: World):
+def records_repeated(world: World) -> Attempt:
     scope = scope_of(Category.RESULT, records=(b"\x01" * 32, b"\x01" * 32))
     return world.steve, rule_of(world.steve, scope=scope)
 
 
 @rows.row(ConsentCode.SCOPE_MALFORMED)
-def representative_without_a_scope(world: World):
+def representative_without_a_scope(world: World) -> Attempt:
     scope = Scope(categories=0, ceiling=Sensitivity.N)
     return world.steve, appoint_message(Actor("aunt"), world.steve, scope=scope)
 
 
 @rows.row(ConsentCode.ACTIONS_MALFORMED)
-def no_action(world: World):
+def no_action(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, actions=0)
 
 
 @rows.row(ConsentCode.ACTIONS_MALFORMED)
-def unknown_action(world: World):
+def unknown_action(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, actions=64)
 
 
 @rows.row(ConsentCode.PURPOSES_MALFORMED)
-def no_purpose(world: World):
+def no_purpose(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, purposes=0)
 
 
 @rows.row(ConsentCode.PURPOSES_MALFORMED)
-def unknown_purpose(world: World):
+def unknown_purpose(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, purposes=1 << 15)
 
 
 @rows.row(ConsentCode.GRANTEES_MALFORMED)
-def grantees_unsorted(world: World):
+def grantees_unsorted(world: World) -> Attempt:
     one, two = sorted((world.carl.id, world.bert.id))
     return world.steve, with_grantees(grant_of(world.steve, world.carl), two, one)
 
 
 @rows.row(ConsentCode.GRANTEES_MALFORMED)
-def grantees_repeated(world: World):
+def grantees_repeated(world: World) -> Attempt:
     return world.steve, with_grantees(grant_of(world.steve, world.carl), world.carl.id, world.carl.id)
 
 
 @rows.row(ConsentCode.GRANTEES_MALFORMED)
-def a_grant_to_oneself(world: World):
+def a_grant_to_oneself(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.steve)
 
 
 @rows.row(ConsentCode.EXPIRY_NOT_IN_FUTURE)
-def expiry_is_the_blocks_own_second(world: World):
+def expiry_is_the_blocks_own_second(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, expires_s=world.time_s + 1)
 
 
 @rows.row(ConsentCode.EXPIRY_NOT_IN_FUTURE)
-def rule_already_over(world: World):
+def rule_already_over(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, expires_s=START_S)
 
 
 @rows.row(ConsentCode.EXPIRY_NOT_IN_FUTURE)
-def powers_already_over(world: World):
+def powers_already_over(world: World) -> Attempt:
     return world.steve, appoint_message(Actor("aunt"), world.steve, expires_s=START_S)
 
 
 @rows.row(ConsentCode.EXPIRY_TOO_FAR)
-def expiry_after_a_hundred_years(world: World):
+def expiry_after_a_hundred_years(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.carl, expires_s=world.time_s + 2 + GRANT_LIFETIME_S)
 
 
 @rows.row(ConsentCode.EXPIRY_TOO_FAR)
-def powers_for_a_hundred_years(world: World):
+def powers_for_a_hundred_years(world: World) -> Attempt:
     return world.steve, appoint_message(Actor("aunt"), world.steve, expires_s=world.time_s + 2 + GRANT_LIFETIME_S)
 
 
 @rows.row(ConsentCode.GRANTEE_UNKNOWN)
-def grant_to_an_unknown_key(world: World):
+def grant_to_an_unknown_key(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, Actor("stranger"))
 
 
 @rows.row(ConsentCode.GRANTEE_UNKNOWN)
-def grant_to_another_patient(world: World):
+def grant_to_another_patient(world: World) -> Attempt:
     return world.steve, grant_of(world.steve, world.mary)
 
 
 @rows.row(ConsentCode.GRANTEE_UNKNOWN)
-def grant_to_a_leaver(world: World):
+def grant_to_a_leaver(world: World) -> Attempt:
     world.done(DismissStaff(party=world.carl.id), by=world.a)
     return world.steve, grant_of(world.steve, world.carl)
 
@@ -254,25 +254,25 @@ def grant_to_a_leaver(world: World):
 
 
 @rows.row(ConsentCode.PARENT_NOT_FOUND)
-def no_such_parent(world: World):
+def no_such_parent(world: World) -> Attempt:
     return world.carl, grant_of(world.steve, world.bert, parent=NOBODY)
 
 
 @rows.row(ConsentCode.PARENT_NOT_FOUND)
-def the_parent_is_another_patients(world: World):
+def the_parent_is_another_patients(world: World) -> Attempt:
     parent = world.grant(anything(world.mary, world.carl), by=world.mary)
     return world.carl, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.PARENT_NOT_LIVE)
-def the_parent_was_revoked(world: World):
+def the_parent_was_revoked(world: World) -> Attempt:
     parent = world.grant(anything(world.steve, world.carl), by=world.steve)
     world.done(Revoke(pseudonym=world.steve.id, grant_id=parent), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.PARENT_NOT_LIVE)
-def the_root_was_revoked(world: World):
+def the_root_was_revoked(world: World) -> Attempt:
     root = world.grant(anything(world.steve, world.carl), by=world.steve)
     parent = world.grant(anything(world.steve, world.dana, parent=root), by=world.carl)
     world.done(Revoke(pseudonym=world.steve.id, grant_id=root), by=world.steve)
@@ -280,78 +280,78 @@ def the_root_was_revoked(world: World):
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_doctor_grants_from_nothing(world: World):
+def a_doctor_grants_from_nothing(world: World) -> Attempt:
     return world.carl, grant_of(world.steve, world.bert)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def another_patient_grants(world: World):
+def another_patient_grants(world: World) -> Attempt:
     return world.mary, grant_of(world.steve, world.bert)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def passing_on_what_others_hold(world: World):
+def passing_on_what_others_hold(world: World) -> Attempt:
     parent = world.grant(anything(world.steve, world.carl), by=world.steve)
     return world.dana, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def the_patient_under_a_doctors_name(world: World):
+def the_patient_under_a_doctors_name(world: World) -> Attempt:
     # The patient's own grants are roots: hung below a doctor's, they would end with it.
     parent = world.grant(anything(world.steve, world.carl), by=world.steve)
     return world.steve, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_patient_of_the_granted_organisation_passes_on(world: World):
+def a_patient_of_the_granted_organisation_passes_on(world: World) -> Attempt:
     parent = world.grant(anything(world.steve, world.a), by=world.steve)
     return world.mary, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_grantee_narrows_its_own_grant(world: World):
+def a_grantee_narrows_its_own_grant(world: World) -> Attempt:
     grant_id = world.grant(anything(world.steve, world.carl), by=world.steve)
     return world.carl, terms(Narrow, world, grant_id)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_grantee_extends_its_own_grant(world: World):
+def a_grantee_extends_its_own_grant(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.carl, terms(Extend, world, grant_id, scope=WIDE)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_grantee_revokes_its_root(world: World):
+def a_grantee_revokes_its_root(world: World) -> Attempt:
     grant_id = world.grant(anything(world.steve, world.carl), by=world.steve)
     return world.carl, Revoke(pseudonym=world.steve.id, grant_id=grant_id)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_representative_without_the_power(world: World):
+def a_representative_without_the_power(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve, powers=int(Power.REVOKE))
     return aunt, grant_of(world.steve, world.carl)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_representative_of_another_patient(world: World):
+def a_representative_of_another_patient(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.mary)
     return aunt, grant_of(world.steve, world.carl)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
-def a_doctor_answers_for_the_patient(world: World):
+def a_doctor_answers_for_the_patient(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve, powers=int(Power.GRANT))
     return aunt, answer_of(world, asked(world))
 
 
 @rows.row(ConsentCode.DELEGATION_NOT_ALLOWED)
-def passing_on_without_the_right(world: World):
+def passing_on_without_the_right(world: World) -> Attempt:
     parent = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(ConsentCode.TREE_TOO_DEEP)
-def the_ninth_level(world: World):
+def the_ninth_level(world: World) -> Attempt:
     holders, parent = (world.carl, world.bert), world.grant(anything(world.steve, world.carl), by=world.steve)
     for depth in range(1, 8):
         to, by = holders[depth % 2], holders[(depth - 1) % 2]
@@ -360,33 +360,31 @@ def the_ninth_level(world: World):
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def a_wider_scope_than_the_parent(world: World):
+def a_wider_scope_than_the_parent(world: World) -> Attempt:
     parent = world.grant(grant_of(world.steve, world.carl, actions=READ_WRITE_PASS_ON), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent, scope=WIDE)
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def more_actions_than_the_parent(world: World):
-    parent = world.grant(
-        grant_of(world.steve, world.carl, actions=int(Action.READ | Action.DELEGATE)), by=world.steve
-    )
+def more_actions_than_the_parent(world: World) -> Attempt:
+    parent = world.grant(grant_of(world.steve, world.carl, actions=int(Action.READ | Action.DELEGATE)), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent, actions=int(Action.WRITE))
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def more_purposes_than_the_parent(world: World):
+def more_purposes_than_the_parent(world: World) -> Attempt:
     parent = world.grant(grant_of(world.steve, world.carl, actions=READ_WRITE_PASS_ON), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent, purposes=mask(Purpose.HRESCH))
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def longer_than_the_parent(world: World):
+def longer_than_the_parent(world: World) -> Attempt:
     parent = world.grant(grant_of(world.steve, world.carl, actions=READ_WRITE_PASS_ON), by=world.steve)
     return world.carl, grant_of(world.steve, world.bert, parent=parent, expires_s=LATER_S + 1)
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def wider_than_the_narrowed_root(world: World):
+def wider_than_the_narrowed_root(world: World) -> Attempt:
     root = world.grant(anything(world.steve, world.carl), by=world.steve)
     parent = world.grant(anything(world.steve, world.dana, parent=root), by=world.carl)
     world.done(terms(Narrow, world, root, actions=READ_WRITE_PASS_ON), by=world.steve)
@@ -394,119 +392,119 @@ def wider_than_the_narrowed_root(world: World):
 
 
 @rows.row(ConsentCode.WIDER_THAN_PARENT)
-def extended_beyond_the_parent(world: World):
+def extended_beyond_the_parent(world: World) -> Attempt:
     parent = world.grant(grant_of(world.steve, world.carl, actions=READ_WRITE_PASS_ON), by=world.steve)
     child = world.grant(grant_of(world.steve, world.bert, parent=parent), by=world.carl)
     return world.carl, terms(Extend, world, child, scope=WIDE)
 
 
 @rows.row(ConsentCode.WIDER_THAN_POWERS)
-def a_representative_grants_beyond_its_part(world: World):
+def a_representative_grants_beyond_its_part(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve, scope=RESULTS)
     return aunt, grant_of(world.steve, world.carl, scope=WIDE)
 
 
 @rows.row(ConsentCode.WIDER_THAN_POWERS)
-def a_representative_replaces_a_denial_it_could_not_drop(world: World):
+def a_representative_replaces_a_denial_it_could_not_drop(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve, scope=RESULTS)
     world.done(rule_of(world.steve, rule=1, answer=Answer.DENY), by=world.steve)
     return aunt, rule_of(world.steve, rule=1, answer=Answer.ALLOW, scope=RESULTS)
 
 
 @rows.row(ConsentCode.WIDER_THAN_POWERS)
-def a_representative_drops_a_wider_rule(world: World):
+def a_representative_drops_a_wider_rule(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve, scope=RESULTS)
     world.done(rule_of(world.steve, rule=1, answer=Answer.DENY), by=world.steve)
     return aunt, DropRule(pseudonym=world.steve.id, rule=1)
 
 
 @rows.row(ConsentCode.TOO_MANY_GRANTS, limits=((grants, "GRANTS_PER_PSEUDONYM", 2),))
-def the_third_of_two_grants(world: World):
+def the_third_of_two_grants(world: World) -> Attempt:
     for grantee in (world.carl, world.dana):
         world.grant(grant_of(world.steve, grantee), by=world.steve)
     return world.steve, grant_of(world.steve, world.bert)
 
 
 @rows.row(ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
-def the_sixty_fifth_grant_to_one_doctor(world: World):
+def the_sixty_fifth_grant_to_one_doctor(world: World) -> Attempt:
     world.done(*(grant_of(world.steve, world.carl) for _ in range(64)), by=world.steve)
     return world.steve, grant_of(world.steve, world.bert, world.carl)
 
 
 @rows.row(ConsentCode.GRANT_NOT_FOUND)
-def revoke_nothing(world: World):
+def revoke_nothing(world: World) -> Attempt:
     return world.steve, Revoke(pseudonym=world.steve.id, grant_id=NOBODY)
 
 
 @rows.row(ConsentCode.GRANT_NOT_FOUND)
-def narrow_nothing(world: World):
+def narrow_nothing(world: World) -> Attempt:
     return world.steve, terms(Narrow, world, NOBODY)
 
 
 @rows.row(ConsentCode.GRANT_NOT_FOUND)
-def renounce_nothing(world: World):
+def renounce_nothing(world: World) -> Attempt:
     return world.carl, Renounce(pseudonym=world.steve.id, grant_id=NOBODY)
 
 
 @rows.row(ConsentCode.GRANT_ENDED)
-def revoked_twice(world: World):
+def revoked_twice(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     world.done(Revoke(pseudonym=world.steve.id, grant_id=grant_id), by=world.steve)
     return world.steve, Revoke(pseudonym=world.steve.id, grant_id=grant_id)
 
 
 @rows.row(ConsentCode.GRANT_ENDED)
-def extended_after_its_end(world: World):
+def extended_after_its_end(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl, expires_s=START_S + DAY_S), by=world.steve)
     return world.steve, terms(Extend, world, grant_id), START_S + DAY_S
 
 
 @rows.row(ConsentCode.GRANT_ENDED)
-def renounced_after_revocation(world: World):
+def renounced_after_revocation(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     world.done(Revoke(pseudonym=world.steve.id, grant_id=grant_id), by=world.steve)
     return world.carl, Renounce(pseudonym=world.steve.id, grant_id=grant_id)
 
 
 @rows.row(ConsentCode.NOT_NARROWER)
-def narrowing_adds_a_category(world: World):
+def narrowing_adds_a_category(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.steve, terms(Narrow, world, grant_id, scope=WIDE)
 
 
 @rows.row(ConsentCode.NOT_NARROWER)
-def narrowing_lifts_the_single_records(world: World):
+def narrowing_lifts_the_single_records(world: World) -> Attempt:
     scope = scope_of(Category.RESULT, records=(seeded("r"),))
     grant_id = world.grant(grant_of(world.steve, world.carl, scope=scope), by=world.steve)
     return world.steve, terms(Narrow, world, grant_id)
 
 
 @rows.row(ConsentCode.NOT_NARROWER)
-def narrowing_adds_time(world: World):
+def narrowing_adds_time(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.steve, terms(Narrow, world, grant_id, expires_s=LATER_S + 1)
 
 
 @rows.row(ConsentCode.NOT_WIDER)
-def extending_takes_time_away(world: World):
+def extending_takes_time_away(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.steve, terms(Extend, world, grant_id, expires_s=LATER_S - 1)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTEE)
-def renouncing_for_somebody_else(world: World):
+def renouncing_for_somebody_else(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.dana, Renounce(pseudonym=world.steve.id, grant_id=grant_id)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTEE)
-def an_administrator_renounces_a_colleagues_own_grant(world: World):
+def an_administrator_renounces_a_colleagues_own_grant(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
     return world.anna, Renounce(pseudonym=world.steve.id, grant_id=grant_id)
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTEE)
-def a_doctor_renounces_for_the_hospital(world: World):
+def a_doctor_renounces_for_the_hospital(world: World) -> Attempt:
     grant_id = world.grant(grant_of(world.steve, world.a), by=world.steve)
     return world.carl, Renounce(pseudonym=world.steve.id, grant_id=grant_id)
 
@@ -515,77 +513,77 @@ def a_doctor_renounces_for_the_hospital(world: World):
 
 
 @rows.row(ConsentCode.REQUEST_NOT_FOUND)
-def answer_nothing(world: World):
+def answer_nothing(world: World) -> Attempt:
     return world.steve, answer_of(world, NOBODY)
 
 
 @rows.row(ConsentCode.REQUEST_NOT_FOUND)
-def answered_twice(world: World):
+def answered_twice(world: World) -> Attempt:
     request_id = asked(world)
     world.done(answer_of(world, request_id, approve=False), by=world.steve)
     return world.steve, answer_of(world, request_id)
 
 
 @rows.row(ConsentCode.REQUEST_NOT_FOUND)
-def withdraw_nothing(world: World):
+def withdraw_nothing(world: World) -> Attempt:
     return world.bert, Withdraw(pseudonym=world.steve.id, request_id=NOBODY)
 
 
 @rows.row(ConsentCode.REQUEST_EXPIRED)
-def answered_after_three_months(world: World):
+def answered_after_three_months(world: World) -> Attempt:
     request_id = asked(world)
     return world.steve, answer_of(world, request_id), world.time_s + REQUEST_LIFETIME_S
 
 
 @rows.row(ConsentCode.REQUEST_EXISTS)
-def the_fifth_request_of_one_doctor(world: World):
+def the_fifth_request_of_one_doctor(world: World) -> Attempt:
     world.done(*(ask_of(world.steve) for _ in range(4)), by=world.bert)
     return world.bert, ask_of(world.steve)
 
 
 @rows.row(ConsentCode.INBOX_FULL, limits=((inbox, "PENDING_REQUESTS_PER_PSEUDONYM", 3),))
-def the_inbox_is_full(world: World):
+def the_inbox_is_full(world: World) -> Attempt:
     world.done(*(ask_of(world.steve) for _ in range(3)), by=world.bert)
     return world.bina, ask_of(world.steve)
 
 
 @rows.row(ConsentCode.ANSWER_WIDER_THAN_REQUEST)
-def approving_more_than_was_asked(world: World):
+def approving_more_than_was_asked(world: World) -> Attempt:
     return world.steve, answer_of(world, asked(world), scope=WIDE)
 
 
 @rows.row(ConsentCode.ANSWER_WIDER_THAN_REQUEST)
-def approving_for_longer_than_was_asked(world: World):
+def approving_for_longer_than_was_asked(world: World) -> Attempt:
     return world.steve, answer_of(world, asked(world), expires_s=LATER_S + 1)
 
 
 @rows.row(ConsentCode.SENDER_NOT_REQUESTER)
-def withdrawing_a_colleagues_request(world: World):
+def withdrawing_a_colleagues_request(world: World) -> Attempt:
     return world.bina, Withdraw(pseudonym=world.steve.id, request_id=asked(world))
 
 
 @rows.row(ConsentCode.RULE_MALFORMED)
-def a_denial_that_stops_below_v(world: World):
+def a_denial_that_stops_below_v(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, scope=RESULTS)
 
 
 @rows.row(ConsentCode.RULE_MALFORMED)
-def a_rule_about_an_unknown_kind(world: World):
+def a_rule_about_an_unknown_kind(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, who=Who(kinds=1 << 9))
 
 
 @rows.row(ConsentCode.RULE_MALFORMED)
-def a_rule_about_an_unknown_role(world: World):
+def a_rule_about_an_unknown_role(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, who=Who(roles=1 << 15))
 
 
 @rows.row(ConsentCode.RULE_NOT_FOUND)
-def drop_no_rule(world: World):
+def drop_no_rule(world: World) -> Attempt:
     return world.steve, DropRule(pseudonym=world.steve.id, rule=7)
 
 
 @rows.row(ConsentCode.TOO_MANY_RULES)
-def the_sixty_fifth_rule(world: World):
+def the_sixty_fifth_rule(world: World) -> Attempt:
     world.done(*(rule_of(world.steve, rule=number) for number in range(64)), by=world.steve)
     return world.steve, rule_of(world.steve, rule=64)
 
@@ -594,37 +592,37 @@ def the_sixty_fifth_rule(world: World):
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_EXISTS)
-def one_key_for_two_patients(world: World):
+def one_key_for_two_patients(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.mary)
     return world.steve, appoint_message(aunt, world.steve)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_EXISTS)
-def a_doctor_as_representative(world: World):
+def a_doctor_as_representative(world: World) -> Attempt:
     return world.steve, appoint_message(world.carl, world.steve)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_EXISTS)
-def a_dismissed_key_comes_back(world: World):
+def a_dismissed_key_comes_back(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve)
     world.done(Dismiss(pseudonym=world.steve.id, representative=aunt.id), by=world.steve)
     return world.steve, appoint_message(aunt, world.steve)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_NOT_FOUND)
-def dismiss_nobody(world: World):
+def dismiss_nobody(world: World) -> Attempt:
     return world.steve, Dismiss(pseudonym=world.steve.id, representative=NOBODY)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_NOT_FOUND)
-def dismissed_twice(world: World):
+def dismissed_twice(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve)
     world.done(Dismiss(pseudonym=world.steve.id, representative=aunt.id), by=world.steve)
     return world.steve, Dismiss(pseudonym=world.steve.id, representative=aunt.id)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
-def accepted_for_another_patient(world: World):
+def accepted_for_another_patient(world: World) -> Attempt:
     aunt = Actor("aunt")
     for_mary = appointment_message(
         chain_id=CHAIN_ID,
@@ -637,29 +635,29 @@ def accepted_for_another_patient(world: World):
 
 
 @rows.row(ConsentCode.POWERS_MALFORMED)
-def no_power(world: World):
+def no_power(world: World) -> Attempt:
     return world.steve, appoint_message(Actor("aunt"), world.steve, powers=0)
 
 
 @rows.row(ConsentCode.POWERS_MALFORMED)
-def unknown_power(world: World):
+def unknown_power(world: World) -> Attempt:
     return world.steve, appoint_message(Actor("aunt"), world.steve, powers=64)
 
 
 @rows.row(ConsentCode.TOO_MANY_REPRESENTATIVES, limits=((representatives, "REPRESENTATIVES_PER_PSEUDONYM", 2),))
-def the_third_of_two_representatives(world: World):
+def the_third_of_two_representatives(world: World) -> Attempt:
     for label in ("aunt", "uncle"):
         world.appoint(label, world.steve)
     return world.steve, appoint_message(Actor("cousin"), world.steve)
 
 
 @rows.row(ConsentCode.SENDER_NOT_PATIENT)
-def another_patient_appoints(world: World):
+def another_patient_appoints(world: World) -> Attempt:
     return world.mary, appoint_message(Actor("aunt"), world.steve)
 
 
 @rows.row(ConsentCode.SENDER_NOT_PATIENT)
-def another_patient_dismisses(world: World):
+def another_patient_dismisses(world: World) -> Attempt:
     aunt = world.appoint("aunt", world.steve)
     return world.mary, Dismiss(pseudonym=world.steve.id, representative=aunt.id)
 

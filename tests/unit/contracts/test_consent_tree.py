@@ -4,6 +4,13 @@ Method: small stories over a real ledger. Whether somebody may read is always as
 tested is the decision and not a table.
 """
 
+from carechain.contracts.consent import views
+from carechain.contracts.consent.schema import Answer, Extend, Narrow, Renounce, Revoke, SetRule, Who
+from carechain.contracts.membership import DismissStaff
+from carechain.contracts.records import RecordsCode
+from carechain.core.decision import DecisionCode
+from carechain.core.scope import EVERYTHING
+from carechain.core.vocabulary import ALL_PURPOSES, Action, Category, Power, Purpose, Sensitivity, mask
 from world import (
     DAY_S,
     LATER_S,
@@ -18,14 +25,6 @@ from world import (
     record_id,
     scope_of,
 )
-
-from carechain.contracts.consent import views
-from carechain.contracts.consent.schema import Answer, Extend, Narrow, Renounce, Revoke, SetRule, Who
-from carechain.contracts.membership import DismissStaff
-from carechain.contracts.records import RecordsCode
-from carechain.core.decision import DecisionCode
-from carechain.core.scope import EVERYTHING
-from carechain.core.vocabulary import ALL_PURPOSES, Action, Category, Power, Purpose, Sensitivity, mask
 
 BOTH = scope_of(Category.RESULT, Category.ENCOUNTER)
 ENCOUNTERS = scope_of(Category.ENCOUNTER)

@@ -4,8 +4,6 @@ Method: one row per refusal, then votes counted at their edges and the life of a
 """
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import DAY_S, LATER_S, START_S, Actor, Organisation, World, anchor_of, bind_message, fresh, seeded, wallet_of
 
 from carechain.contracts import governance
 from carechain.contracts.governance import (
@@ -27,11 +25,13 @@ from carechain.contracts.governance import (
     outcome,
     proposals,
 )
-from carechain.contracts.membership import EnrolStaff, MemberAdmitted, MembershipCode, MemberRemoved
+from carechain.contracts.membership import EnrolStaff, MemberAdmitted, MemberRemoved, MembershipCode
 from carechain.contracts.relationships import RelationshipsCode
 from carechain.core.limits import AGREEMENT_LIFETIME_S, PROPOSAL_LIFETIME_S
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import OrganisationKind, Role
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import DAY_S, LATER_S, START_S, Actor, Organisation, World, anchor_of, bind_message, fresh, seeded, wallet_of
 
 rows = Rows()
 ROWS = rows
@@ -47,107 +47,107 @@ def offer_to(other: Organisation, *, terms: bytes = TERMS, expires_s: int = LATE
 
 
 @rows.row(GovernanceCode.PROPOSAL_NOT_FOUND)
-def vote_on_nothing(world: World):
+def vote_on_nothing(world: World) -> Attempt:
     return world.b, Vote(proposal=seeded("none"), aye=True)
 
 
 @rows.row(GovernanceCode.PROPOSAL_CLOSED)
-def vote_after_the_decision(world: World):
+def vote_after_the_decision(world: World) -> Attempt:
     proposal = world.propose(RemoveMember(member=world.f.id), ayes=(world.b, world.c, world.d))
     return world.e, Vote(proposal=proposal, aye=False)
 
 
 @rows.row(GovernanceCode.PROPOSAL_CLOSED)
-def vote_a_month_later(world: World):
+def vote_a_month_later(world: World) -> Attempt:
     proposal = world.propose(RemoveMember(member=world.f.id))
     return world.b, Vote(proposal=proposal, aye=True), world.time_s + PROPOSAL_LIFETIME_S
 
 
 @rows.row(GovernanceCode.ALREADY_VOTED)
-def the_proposer_votes_again(world: World):
+def the_proposer_votes_again(world: World) -> Attempt:
     return world.a, Vote(proposal=world.propose(RemoveMember(member=world.f.id)), aye=True)
 
 
 @rows.row(GovernanceCode.ALREADY_VOTED)
-def another_administrator_votes_for_the_same_organisation(world: World):
+def another_administrator_votes_for_the_same_organisation(world: World) -> Attempt:
     return world.vera, Vote(proposal=world.propose(RemoveMember(member=world.f.id)), aye=False)
 
 
 @rows.row(GovernanceCode.TOO_MANY_PROPOSALS, limits=((governance, "OPEN_PROPOSALS", 2),))
-def the_third_of_two_proposals(world: World):
+def the_third_of_two_proposals(world: World) -> Attempt:
     for member in (world.e, world.f):
         world.propose(RemoveMember(member=member.id))
     return world.a, Propose(change=RemoveMember(member=world.d.id))
 
 
 @rows.row(GovernanceCode.TARGET_UNKNOWN)
-def remove_nobody(world: World):
+def remove_nobody(world: World) -> Attempt:
     return world.a, Propose(change=RemoveMember(member=seeded("nobody")))
 
 
 @rows.row(GovernanceCode.TARGET_UNKNOWN)
-def certify_nobody(world: World):
+def certify_nobody(world: World) -> Attempt:
     return world.a, Propose(change=CertifyRegistrar(member=world.carl.id, registrar=True))
 
 
 @rows.row(GovernanceCode.TARGET_UNKNOWN)
-def agree_with_nobody(world: World):
+def agree_with_nobody(world: World) -> Attempt:
     return world.a, OfferAgreement(other=seeded("nobody"), terms=TERMS, expires_s=LATER_S)
 
 
 @rows.row(GovernanceCode.AGREEMENT_WITH_SELF)
-def agree_with_oneself(world: World):
+def agree_with_oneself(world: World) -> Attempt:
     return world.a, offer_to(world.a)
 
 
 @rows.row(GovernanceCode.AGREEMENT_NOT_OFFERED)
-def accept_nothing(world: World):
+def accept_nothing(world: World) -> Attempt:
     return world.b, AcceptAgreement(other=world.a.id, terms=TERMS)
 
 
 @rows.row(GovernanceCode.AGREEMENT_NOT_OFFERED)
-def accept_ones_own_offer(world: World):
+def accept_ones_own_offer(world: World) -> Attempt:
     world.done(offer_to(world.b), by=world.a)
     return world.a, AcceptAgreement(other=world.b.id, terms=TERMS)
 
 
 @rows.row(GovernanceCode.AGREEMENT_NOT_OFFERED)
-def accept_other_terms(world: World):
+def accept_other_terms(world: World) -> Attempt:
     world.done(offer_to(world.b), by=world.a)
     return world.b, AcceptAgreement(other=world.a.id, terms=seeded("other terms"))
 
 
 @rows.row(GovernanceCode.AGREEMENT_NOT_OFFERED)
-def accept_too_late(world: World):
+def accept_too_late(world: World) -> Attempt:
     world.done(offer_to(world.b, expires_s=START_S + DAY_S), by=world.a)
     return world.b, AcceptAgreement(other=world.a.id, terms=TERMS), START_S + DAY_S
 
 
 @rows.row(GovernanceCode.AGREEMENT_NOT_OFFERED)
-def accepted_twice(world: World):
+def accepted_twice(world: World) -> Attempt:
     world.done(offer_to(world.b), by=world.a)
     world.done(AcceptAgreement(other=world.a.id, terms=TERMS), by=world.b)
     return world.b, AcceptAgreement(other=world.a.id, terms=TERMS)
 
 
 @rows.row(GovernanceCode.AGREEMENT_UNKNOWN)
-def end_nothing(world: World):
+def end_nothing(world: World) -> Attempt:
     return world.a, EndAgreement(other=world.b.id)
 
 
 @rows.row(GovernanceCode.AGREEMENT_UNKNOWN)
-def a_third_party_ends_it(world: World):
+def a_third_party_ends_it(world: World) -> Attempt:
     world.done(offer_to(world.b), by=world.a)
     return world.c, EndAgreement(other=world.b.id)
 
 
 @rows.row(GovernanceCode.EXPIRY_NOT_IN_FUTURE)
-def an_agreement_already_over(world: World):
+def an_agreement_already_over(world: World) -> Attempt:
     return world.a, offer_to(world.b, expires_s=START_S)
 
 
 @rows.row(GovernanceCode.EXPIRY_TOO_FAR)
-def an_agreement_for_eleven_years(world: World):
+def an_agreement_for_eleven_years(world: World) -> Attempt:
     return world.a, offer_to(world.b, expires_s=world.time_s + 2 + AGREEMENT_LIFETIME_S)
 
 
@@ -188,9 +188,7 @@ def test_every_count_is_decided_once_all_have_voted() -> None:
             for quorum in (Quorum(), Quorum(numerator=1, denominator=2), Quorum(numerator=1, denominator=1)):
                 decided = outcome(ayes=ayes, noes=members - ayes, members=members, quorum=quorum)
                 assert decided is not Standing.OPEN
-                assert (decided is Standing.PASSED) == (
-                    ayes * quorum.denominator >= quorum.numerator * members
-                )
+                assert (decided is Standing.PASSED) == (ayes * quorum.denominator >= quorum.numerator * members)
 
 
 def test_a_member_is_admitted_and_works(world: World) -> None:

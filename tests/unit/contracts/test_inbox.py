@@ -1,9 +1,7 @@
-"""Goal: a request waits, is answered by the patient or by a standing rule, and never grants more than was asked (CON-5).
+"""Goal: a request is answered by the patient or by a standing rule and never grants more than was asked (CON-5).
 
 Method: stories over a real ledger; the answer is judged by an access request afterwards.
 """
-
-from world import LATER_S, RESULTS, TREAT, World, grant_of, scope_of
 
 from carechain.contracts.access import RequestAccess
 from carechain.contracts.consent.schema import (
@@ -35,6 +33,7 @@ from carechain.core.vocabulary import (
     mask,
 )
 from carechain.sdk.wallet import Pseudonym
+from world import LATER_S, RESULTS, TREAT, World, grant_of, scope_of
 
 ONE_YEAR_OF_RESULTS = scope_of(Category.RESULT, first_day=45_000, last_day=45_365)
 

@@ -3,10 +3,9 @@
 Method: stories over a real ledger with certificates issued by the organisations' own authorities.
 """
 
-import datetime
+import datetime as dt
 
 import pytest
-from world import DAY_S, LAPSE_DAYS, START_S, Actor, World, empty_state, fresh, grant_of
 
 from carechain.chain.genesis import BadGenesis, Genesis, apply_genesis, genesis_hash, read, write
 from carechain.contracts.access import RequestAccess
@@ -24,10 +23,11 @@ from carechain.contracts.membership import (
 from carechain.core.crypto import Suite
 from carechain.core.decision import DecisionCode
 from carechain.core.vocabulary import Purpose, Role, mask
+from world import DAY_S, LAPSE_DAYS, START_S, Actor, World, empty_state, fresh, grant_of
 
 
 def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
-    dates = {} if end_s is None else {"not_after": datetime.datetime.fromtimestamp(end_s, datetime.UTC)}
+    dates = {} if end_s is None else {"not_after": dt.datetime.fromtimestamp(end_s, dt.UTC)}
     return RenewStaff(certificate=world.a.certify(world.carl, *roles, **dates))
 
 

@@ -3,11 +3,9 @@
 Method: one row per code; a row arranges a world and names the message that must be refused.
 """
 
-import datetime
+import datetime as dt
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import DAY_S, LAPSE_DAYS, NOT_AFTER, NOT_BEFORE, START_S, Actor, Organisation, World, anything, grant_of
 
 from carechain.contracts import membership
 from carechain.contracts.consent.schema import Ask, Renounce
@@ -21,9 +19,12 @@ from carechain.contracts.membership import (
     set_lapse,
 )
 from carechain.core.context import Ctx
+from carechain.core.organisation import NewMember
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Action, OrganisationKind, Purpose, Role
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import DAY_S, LAPSE_DAYS, NOT_AFTER, NOT_BEFORE, START_S, Actor, Organisation, World, anything, grant_of
 
 rows = Rows()
 ROWS = rows
@@ -39,135 +40,135 @@ def ask(world: World) -> Ask:
     )
 
 
-def enrolment(organisation: Organisation, actor: Actor, *roles: Role, **dates: datetime.datetime) -> EnrolStaff:
+def enrolment(organisation: Organisation, actor: Actor, *roles: Role, **dates: dt.datetime) -> EnrolStaff:
     return EnrolStaff(certificate=organisation.certify(actor, *roles, **dates), hpke_key=actor.hpke.public_key)
 
 
-def moment(seconds: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+def moment(seconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
 @rows.row(MembershipCode.CERTIFICATE_REVOKED)
-def a_leaver_asks(world: World):
+def a_leaver_asks(world: World) -> Attempt:
     world.done(DismissStaff(party=world.carl.id), by=world.a)
     return world.carl, ask(world)
 
 
 @rows.row(MembershipCode.CERTIFICATE_NOT_YET_VALID)
-def the_certificate_begins_tomorrow(world: World):
+def the_certificate_begins_tomorrow(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_before=moment(START_S + DAY_S))
 
 
 @rows.row(MembershipCode.CERTIFICATE_NOT_YET_VALID)
-def a_renewed_certificate_begins_later_than_its_use(world: World):
+def a_renewed_certificate_begins_later_than_its_use(world: World) -> Attempt:
     # A renewal is refused before its time as well, so that rights never begin in the future.
     later = world.a.certify(world.carl, Role.DOCTOR, not_before=moment(START_S + DAY_S))
     return world.a, RenewStaff(certificate=later)
 
 
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
-def the_certificate_ended_before_enrolment(world: World):
+def the_certificate_ended_before_enrolment(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S))
 
 
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
-def the_certificate_ends_at_its_last_second(world: World):
+def the_certificate_ends_at_its_last_second(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     world.done(enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S + DAY_S)), by=world.a)
     return newcomer, ask(world), START_S + DAY_S
 
 
 @rows.row(MembershipCode.ORGANISATION_NOT_A_MEMBER)
-def staff_of_a_removed_member(world: World):
+def staff_of_a_removed_member(world: World) -> Attempt:
     world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
     return world.bert, ask(world)
 
 
 @rows.row(MembershipCode.ORGANISATION_NOT_A_MEMBER)
-def a_removed_member_itself(world: World):
+def a_removed_member_itself(world: World) -> Attempt:
     world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
     return world.b, SetLapse(days=3)
 
 
 @rows.row(MembershipCode.RIGHTS_LAPSED)
-def unused_for_too_long(world: World):
+def unused_for_too_long(world: World) -> Attempt:
     return world.carl, ask(world), START_S + (LAPSE_DAYS + 1) * DAY_S
 
 
 @rows.row(MembershipCode.ROLE_MAY_NOT_SEND)
-def a_technician_passes_on(world: World):
+def a_technician_passes_on(world: World) -> Attempt:
     parent = world.grant(anything(world.steve, world.john), by=world.steve)
     return world.john, grant_of(world.steve, world.bert, parent=parent)
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
-def another_authority_signed(world: World):
+def another_authority_signed(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.b, newcomer, Role.DOCTOR)
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
-def not_a_certificate(world: World):
+def not_a_certificate(world: World) -> Attempt:
     return world.a, EnrolStaff(certificate=b"\x30\x00", hpke_key=bytes(32))
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
-def the_subject_is_not_the_key(world: World):
+def the_subject_is_not_the_key(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     stolen = world.a.certify(newcomer, Role.DOCTOR, party=world.carl.id)
     return world.a, EnrolStaff(certificate=stolen, hpke_key=newcomer.hpke.public_key)
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
-def a_renewal_names_someone_else(world: World):
+def a_renewal_names_someone_else(world: World) -> Attempt:
     return world.a, RenewStaff(certificate=world.a.certify(world.carl, Role.DOCTOR, party=world.dana.id))
 
 
 @rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
-def an_insurer_enrols_a_doctor(world: World):
+def an_insurer_enrols_a_doctor(world: World) -> Attempt:
     return world.c, enrolment(world.c, Actor("newcomer", organisation=world.c.id), Role.DOCTOR)
 
 
 @rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
-def staff_cannot_be_enrolled_as_a_patient(world: World):
+def staff_cannot_be_enrolled_as_a_patient(world: World) -> Attempt:
     return world.a, enrolment(world.a, Actor("newcomer", organisation=world.a.id), Role.DOCTOR, Role.PATIENT)
 
 
 @rows.row(MembershipCode.PARTY_EXISTS)
-def enrolled_twice(world: World):
+def enrolled_twice(world: World) -> Attempt:
     return world.a, enrolment(world.a, world.carl, Role.DOCTOR)
 
 
 @rows.row(MembershipCode.PARTY_EXISTS)
-def enrolled_by_a_second_employer(world: World):
+def enrolled_by_a_second_employer(world: World) -> Attempt:
     return world.b, enrolment(world.b, world.carl, Role.DOCTOR)
 
 
 @rows.row(MembershipCode.STAFF_UNKNOWN)
-def somebody_elses_staff(world: World):
+def somebody_elses_staff(world: World) -> Attempt:
     return world.a, DismissStaff(party=world.bert.id)
 
 
 @rows.row(MembershipCode.STAFF_UNKNOWN)
-def a_patient_is_not_staff(world: World):
+def a_patient_is_not_staff(world: World) -> Attempt:
     return world.a, DismissStaff(party=world.steve.id)
 
 
 @rows.row(MembershipCode.STAFF_LEFT)
-def a_leaver_is_renewed(world: World):
+def a_leaver_is_renewed(world: World) -> Attempt:
     world.done(DismissStaff(party=world.carl.id), by=world.a)
     return world.a, RenewStaff(certificate=world.a.certify(world.carl, Role.DOCTOR))
 
 
 @rows.row(MembershipCode.LAPSE_OUT_OF_RANGE)
-def lapse_of_no_days(world: World):
+def lapse_of_no_days(world: World) -> Attempt:
     return world.a, SetLapse(days=0)
 
 
 @rows.row(MembershipCode.LAPSE_OUT_OF_RANGE)
-def lapse_of_eleven_years(world: World):
+def lapse_of_eleven_years(world: World) -> Attempt:
     return world.a, SetLapse(days=3651)
 
 
@@ -178,51 +179,53 @@ def last_vote(world: World, change: object) -> tuple[Organisation, Vote]:
 
 
 @rows.row(MembershipCode.MEMBER_EXISTS)
-def a_member_is_admitted_again(world: World):
+def a_member_is_admitted_again(world: World) -> Attempt:
     return last_vote(world, AdmitMember(new=world.b.as_new()))
 
 
 @rows.row(MembershipCode.TOO_MANY_MEMBERS, limits=((membership, "MEMBERS", 6),))
-def the_consortium_is_full(world: World):
+def the_consortium_is_full(world: World) -> Attempt:
     return last_vote(world, AdmitMember(new=Organisation("g", kind=OrganisationKind.HOSPITAL).as_new()))
 
 
 @rows.row(MembershipCode.MEMBER_UNKNOWN)
-def removed_by_two_proposals(world: World):
+def removed_by_two_proposals(world: World) -> Attempt:
     vote = last_vote(world, RemoveMember(member=world.f.id))
     world.propose(RemoveMember(member=world.f.id), ayes=(world.b, world.c, world.e))
     return vote
 
 
 @rows.row(MembershipCode.MEMBER_UNKNOWN)
-def certified_after_removal(world: World):
+def certified_after_removal(world: World) -> Attempt:
     vote = last_vote(world, CertifyRegistrar(member=world.f.id, registrar=True))
     world.propose(RemoveMember(member=world.f.id), ayes=(world.b, world.c, world.e))
     return vote
 
 
 @rows.row(MembershipCode.AUTHORITY_INVALID)
-def the_authority_is_another_organisations(world: World):
+def the_authority_is_another_organisations(world: World) -> Attempt:
     g, h = (Organisation(label, kind=OrganisationKind.HOSPITAL) for label in "gh")
     return last_vote(world, AdmitMember(new=_with(g, authority=h.authority.certificate)))
 
 
 @rows.row(MembershipCode.AUTHORITY_INVALID)
-def the_authority_is_noise(world: World):
-    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00")))
+def the_authority_is_noise(world: World) -> Attempt:
+    return last_vote(
+        world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00"))
+    )
 
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
-def the_key_has_another_suites_length(world: World):
+def the_key_has_another_suites_length(world: World) -> Attempt:
     return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2)))
 
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
-def the_suite_is_unknown(world: World):
+def the_suite_is_unknown(world: World) -> Attempt:
     return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200)))
 
 
-def _with(organisation: Organisation, **changed: object):
+def _with(organisation: Organisation, **changed: object) -> NewMember:
     new = organisation.as_new()
     return type(new)(**{field: getattr(new, field) for field in new.__struct_fields__} | changed)
 

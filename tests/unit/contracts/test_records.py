@@ -4,14 +4,14 @@ Method: one row per refusal, then the history of a record.
 """
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import READ_WRITE_PASS_ON, World, anchor_of, grant_of, record_id, scope_of, seeded, wallet_of
 
 from carechain.contracts.consent.schema import Revoke
 from carechain.contracts.records import Anchored, RecordsCode, history, latest, timeline
 from carechain.contracts.relationships import Leave
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import Action, Category, Sensitivity
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import READ_WRITE_PASS_ON, World, anchor_of, grant_of, record_id, scope_of, seeded, wallet_of
 
 rows = Rows()
 ROWS = rows
@@ -22,109 +22,109 @@ def let_write(world: World) -> bytes:
 
 
 @rows.row(RecordsCode.PSEUDONYM_UNKNOWN)
-def for_nobody(world: World):
+def for_nobody(world: World) -> Attempt:
     return world.carl, anchor_of(wallet_of("unbound").pseudonym(world.a.id), "x")
 
 
 @rows.row(RecordsCode.PSEUDONYM_UNKNOWN)
-def for_a_doctor(world: World):
+def for_a_doctor(world: World) -> Attempt:
     return world.carl, anchor_of(world.steve, "x", pseudonym=world.dana.id)
 
 
 @rows.row(RecordsCode.NOT_THE_CUSTODIAN)
-def at_another_hospital(world: World):
+def at_another_hospital(world: World) -> Attempt:
     world.grant(grant_of(world.steve, world.bert, actions=int(Action.WRITE)), by=world.steve)
     return world.bert, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.NOT_THE_CUSTODIAN)
-def under_the_patients_other_pseudonym(world: World):
+def under_the_patients_other_pseudonym(world: World) -> Attempt:
     return world.steve_at_b, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.RELATION_CLOSED)
-def after_the_patient_left(world: World):
+def after_the_patient_left(world: World) -> Attempt:
     let_write(world)
     world.done(Leave(pseudonym=world.steve.id), by=world.steve)
     return world.carl, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def without_a_grant(world: World):
+def without_a_grant(world: World) -> Attempt:
     return world.carl, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def after_revocation(world: World):
+def after_revocation(world: World) -> Attempt:
     world.done(Revoke(pseudonym=world.steve.id, grant_id=let_write(world)), by=world.steve)
     return world.carl, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def another_category(world: World):
+def another_category(world: World) -> Attempt:
     let_write(world)
     return world.carl, anchor_of(world.steve, "x", category=Category.IMAGE)
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def above_the_ceiling(world: World):
+def above_the_ceiling(world: World) -> Attempt:
     let_write(world)
     return world.carl, anchor_of(world.steve, "x", sensitivity=Sensitivity.R)
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def outside_the_days(world: World):
+def outside_the_days(world: World) -> Attempt:
     scope = scope_of(Category.RESULT, first_day=1, last_day=44_999)
     world.grant(grant_of(world.steve, world.carl, scope=scope, actions=int(Action.WRITE)), by=world.steve)
     return world.carl, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
-def another_patient_with_the_hospitals_grant(world: World):
+def another_patient_with_the_hospitals_grant(world: World) -> Attempt:
     world.grant(grant_of(world.steve, world.a, actions=READ_WRITE_PASS_ON), by=world.steve)
     return world.mary, anchor_of(world.steve, "x")
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
-def version_zero(world: World):
+def version_zero(world: World) -> Attempt:
     return world.steve, anchor_of(world.steve, "x", version=0)
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
-def the_first_is_two(world: World):
+def the_first_is_two(world: World) -> Attempt:
     return world.steve, anchor_of(world.steve, "x", version=2)
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
-def the_same_version_again(world: World):
+def the_same_version_again(world: World) -> Attempt:
     world.done(anchor_of(world.steve, "x"), by=world.steve)
     return world.steve, anchor_of(world.steve, "x", root=seeded("forged"))
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
-def a_gap(world: World):
+def a_gap(world: World) -> Attempt:
     world.done(anchor_of(world.steve, "x"), by=world.steve)
     return world.steve, anchor_of(world.steve, "x", version=3)
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
-def the_largest_number(world: World):
+def the_largest_number(world: World) -> Attempt:
     return world.steve, anchor_of(world.steve, "x", version=0xFFFF_FFFF)
 
 
 @rows.row(RecordsCode.CATEGORY_CHANGED)
-def a_result_becomes_an_image(world: World):
+def a_result_becomes_an_image(world: World) -> Attempt:
     world.done(anchor_of(world.steve, "x"), by=world.steve)
     return world.steve, anchor_of(world.steve, "x", version=2, category=Category.IMAGE)
 
 
 @rows.row(RecordsCode.RESOURCE_COUNT)
-def no_resources(world: World):
+def no_resources(world: World) -> Attempt:
     return world.steve, anchor_of(world.steve, "x", resources=0)
 
 
 @rows.row(RecordsCode.RESOURCE_COUNT)
-def too_many_resources(world: World):
+def too_many_resources(world: World) -> Attempt:
     return world.steve, anchor_of(world.steve, "x", resources=65_537)
 
 
@@ -165,7 +165,9 @@ def test_a_correction_may_come_from_somebody_else_and_raise_the_sensitivity(worl
 def test_the_timeline_is_one_range_of_the_state_in_pages(world: World) -> None:
     """REC-7: reading one patient's index touches nothing of another's."""
     for number in range(5):
-        world.done(anchor_of(world.steve, f"r{number}"), anchor_of(world.steve, f"r{number}", version=2), by=world.steve)
+        world.done(
+            anchor_of(world.steve, f"r{number}"), anchor_of(world.steve, f"r{number}", version=2), by=world.steve
+        )
     world.done(anchor_of(world.mary, "hers"), by=world.mary)
     tables = world.contracts().records
     whole = [(record, version) for record, version, _ in timeline(tables, world.steve.id)]

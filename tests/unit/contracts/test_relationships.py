@@ -4,8 +4,6 @@ Method: one row per refusal; then the life of a relationship, and what the ledge
 """
 
 import pytest
-from rejections import Arrange, Limits, Rows, check_refused
-from world import Actor, World, anchor_of, anything, bind_message, wallet_of
 
 from carechain.chain.tx import build
 from carechain.contracts.records import RecordsCode
@@ -14,18 +12,20 @@ from carechain.core.context import Ctx
 from carechain.core.crypto import Suite
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.sdk.wallet import binding_proof
+from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from world import Actor, World, anchor_of, anything, bind_message, wallet_of
 
 rows = Rows()
 ROWS = rows
 
 
 @rows.row(RelationshipsCode.NOT_A_REGISTRAR)
-def not_certified(world: World):
+def not_certified(world: World) -> Attempt:
     return world.e, bind_message(wallet_of("lin").pseudonym(world.e.id), world.e.secret.id_hash("mrn", "9"))
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
-def proof_for_another_registrar(world: World):
+def proof_for_another_registrar(world: World) -> Attempt:
     here, elsewhere = wallet_of("lin").pseudonym(world.a.id), wallet_of("lin").pseudonym(world.b.id)
     id_hash = world.a.secret.id_hash("mrn", "9")
     assert here.id != elsewhere.id
@@ -33,67 +33,67 @@ def proof_for_another_registrar(world: World):
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
-def proof_for_another_id(world: World):
+def proof_for_another_id(world: World) -> Attempt:
     patient = wallet_of("lin").pseudonym(world.a.id)
     other = binding_proof(patient, chain_id="world-1", id_hash=world.a.secret.id_hash("mrn", "8"))
     return world.a, bind_message(patient, world.a.secret.id_hash("mrn", "9"), proof=other)
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
-def proof_for_another_chain(world: World):
+def proof_for_another_chain(world: World) -> Attempt:
     patient, id_hash = wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
     return world.a, bind_message(patient, id_hash, proof=binding_proof(patient, chain_id="world-2", id_hash=id_hash))
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
-def somebody_swaps_the_reading_key(world: World):
+def somebody_swaps_the_reading_key(world: World) -> Attempt:
     patient, id_hash = wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
     return world.a, bind_message(patient, id_hash, hpke_key=world.carl.hpke.public_key)
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
-def unknown_suite(world: World):
+def unknown_suite(world: World) -> Attempt:
     return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), bytes(32), suite=9)
 
 
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
-def the_id_has_a_pseudonym(world: World):
+def the_id_has_a_pseudonym(world: World) -> Attempt:
     return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
 
 
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
-def bound_twice_without_leaving(world: World):
+def bound_twice_without_leaving(world: World) -> Attempt:
     return world.a, bind_message(world.steve, world.a.secret.id_hash("mrn", "MRN-1"))
 
 
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
-def another_person_takes_over_an_id_that_was_left(world: World):
+def another_person_takes_over_an_id_that_was_left(world: World) -> Attempt:
     world.done(Leave(pseudonym=world.steve.id), by=world.steve)
     return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
 
 
 @rows.row(RelationshipsCode.PSEUDONYM_EXISTS)
-def one_pseudonym_for_two_ids(world: World):
+def one_pseudonym_for_two_ids(world: World) -> Attempt:
     return world.a, bind_message(world.steve, world.a.secret.id_hash("mrn", "another"))
 
 
 @rows.row(RelationshipsCode.SENDER_NOT_PATIENT)
-def another_patient_leaves_for_steve(world: World):
+def another_patient_leaves_for_steve(world: World) -> Attempt:
     return world.mary, Leave(pseudonym=world.steve.id)
 
 
 @rows.row(RelationshipsCode.SENDER_NOT_PATIENT)
-def another_patient_overwrites_the_summary(world: World):
+def another_patient_overwrites_the_summary(world: World) -> Attempt:
     return world.mary, PutSummary(pseudonym=world.steve.id, sealed=bytes(1024))
 
 
 @rows.row(RelationshipsCode.SUMMARY_SIZE)
-def not_padded(world: World):
+def not_padded(world: World) -> Attempt:
     return world.steve, PutSummary(pseudonym=world.steve.id, sealed=bytes(1000))
 
 
 @rows.row(RelationshipsCode.RELATION_CLOSED)
-def left_twice(world: World):
+def left_twice(world: World) -> Attempt:
     world.done(Leave(pseudonym=world.steve.id), by=world.steve)
     return world.steve, Leave(pseudonym=world.steve.id)
 

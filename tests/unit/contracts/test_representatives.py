@@ -4,7 +4,6 @@ Method: one representative per power; each tries everything a representative cou
 """
 
 import pytest
-from world import DAY_S, LATER_S, RESULTS, START_S, TREAT, Actor, World, grant_of, scope_of
 
 from carechain.chain.receipts import OK, code_named
 from carechain.contracts.access import RequestAccess, RevokeTicket
@@ -27,6 +26,7 @@ from carechain.core.decision import DecisionCode, PathKind
 from carechain.core.message import Message
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Category, Power, Purpose
+from world import DAY_S, LATER_S, RESULTS, START_S, TREAT, Actor, World, grant_of, scope_of
 
 BOTH = scope_of(Category.RESULT, Category.ENCOUNTER)
 
@@ -105,9 +105,7 @@ def test_reading_stays_inside_the_part(world: World) -> None:
 
 def test_powers_end_with_their_time(world: World) -> None:
     aunt = world.appoint("aunt", world.steve, expires_s=START_S + DAY_S)
-    world.refused(
-        MembershipCode.CERTIFICATE_EXPIRED, grant_of(world.steve, world.carl), by=aunt, at=START_S + DAY_S
-    )
+    world.refused(MembershipCode.CERTIFICATE_EXPIRED, grant_of(world.steve, world.carl), by=aunt, at=START_S + DAY_S)
 
 
 def test_a_dismissed_representative_acts_no_more_but_what_was_granted_stays(world: World) -> None:
@@ -126,9 +124,7 @@ def test_a_dismissed_representative_acts_no_more_but_what_was_granted_stays(worl
 def test_a_representative_cannot_appoint_or_dismiss(world: World) -> None:
     aunt = world.appoint("aunt", world.steve)
     uncle = world.appoint("uncle", world.steve)
-    world.refused(
-        MembershipCode.ROLE_MAY_NOT_SEND, Dismiss(pseudonym=world.steve.id, representative=uncle.id), by=aunt
-    )
+    world.refused(MembershipCode.ROLE_MAY_NOT_SEND, Dismiss(pseudonym=world.steve.id, representative=uncle.id), by=aunt)
 
 
 def test_two_representatives_manage_each_others_grants_within_their_powers(world: World) -> None:

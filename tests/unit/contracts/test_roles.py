@@ -7,21 +7,6 @@ A listed message may still be refused for other reasons, but never because of th
 from functools import cache
 
 import pytest
-from world import (
-    LATER_S,
-    RESULTS,
-    TREAT,
-    Actor,
-    Signer,
-    World,
-    anchor_of,
-    appoint_message,
-    bind_message,
-    fresh,
-    grant_of,
-    seeded,
-    wallet_of,
-)
 
 from carechain.chain.receipts import code_named
 from carechain.chain.routing import MESSAGES
@@ -62,6 +47,21 @@ from carechain.contracts.membership import (
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.core.message import Message, tag_of
 from carechain.core.vocabulary import OrganisationKind, Purpose, Role, mask
+from world import (
+    LATER_S,
+    RESULTS,
+    TREAT,
+    Actor,
+    Signer,
+    World,
+    anchor_of,
+    appoint_message,
+    bind_message,
+    fresh,
+    grant_of,
+    seeded,
+    wallet_of,
+)
 
 ALONE = {
     Role.DOCTOR: "carl",
@@ -174,7 +174,9 @@ def test_auditors_regulators_and_researchers_only_read(role: Role) -> None:
     assert not set(ROLES[role].messages) & set(ADDS_TO_A_RECORD_OR_WIDENS_CONSENT)
 
 
-@pytest.mark.parametrize("role", [Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN, Role.REGISTRAR], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "role", [Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN, Role.REGISTRAR], ids=lambda one: one.name
+)
 def test_administrators_cannot_ask_for_records(role: Role) -> None:
     assert "access.request" not in ROLES[role].messages
     assert "records.anchor" not in ROLES[role].messages

@@ -9,9 +9,7 @@ from pathlib import Path
 from shutil import copytree, rmtree
 
 import pytest
-from ledgers import SMALL, Life, engine_at, run
 from msgspec.structs import replace
-from world import anchor_of
 
 from carechain.chain.receipts import OK
 from carechain.chain.transition import Block
@@ -24,6 +22,8 @@ from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Checkpoints, IllegalOrder, Session
 from carechain.engine.txindex import admitted
 from carechain.state.log import StoreDamaged
+from ledgers import SMALL, Life, engine_at, run
+from world import anchor_of
 
 NEVER = Checkpoints(blocks=10**9, txs=10**9)
 
@@ -407,3 +407,20 @@ def test_a_copy_of_the_folder_goes_on_alike(tmp_path: Path) -> None:
     assert run(engine, life, 4) == run(other, twin, 4)
     engine.session.close()
     other.session.close()
+
+
+def test_the_index_is_searched_shelf_by_shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tiny shelves every checkpoint begins a new one; all are found, and a restart knows how many there are."""
+    monkeypatch.setattr("carechain.engine.txindex._SHELF_BITS", 2)
+    life = Life()
+    engine = engine_at(tmp_path, life, checkpoints=SMALL)
+    blocks = run(engine, life, 12)
+    engine.session.close()
+    with Session.open(tmp_path, life.genesis) as session:
+        shelves = {key[:4] for key, _ in session._store.side_scan("txs", b"")}
+        assert len(shelves) > 2
+        for block in blocks:
+            for index, tx_id in enumerate(block.tx_ids):
+                assert tx_id is not None
+                assert session.locate(tx_id) == (block.height, index)
+        assert session._index._written == sum(len(block.txs) for block in blocks)

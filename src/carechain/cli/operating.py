@@ -1,0 +1,177 @@
+"""Commands of an operator: make a home, serve it, look after it."""
+
+# ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carechain.cli.options import NodeOption, PasswordOption
+from carechain.cli.output import CannotRun, Desk, Exit, OptionGroup, Report, command, lines, sub_app, table, tables
+from carechain.cli.terms import moment, organisation_kind
+from carechain.core.limits import CHAIN_ID_CHARS, MEMBER_NAME_CHARS
+from carechain.core.vocabulary import OrganisationKind
+
+app = sub_app("")
+
+
+class Ports(OptionGroup, frozen=True):
+    """Ports of a node; what is not given comes from the environment or the configuration file."""
+
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of the API; 0: a free one.")] = None
+    ops_port: Annotated[
+        int | None, typer.Option("--ops-port", min=0, max=65535, help="Port of the operations server.")
+    ] = None
+    gatekeeper_port: Annotated[
+        int | None, typer.Option("--gatekeeper-port", min=0, max=65535, help="Port of the gatekeeper.")
+    ] = None
+
+
+@command(app, "init")
+def init(
+    desk: Desk,
+    *,
+    name: Annotated[str, typer.Option("--name", help="The organisation's public name, never a person's.")],
+    kind: Annotated[
+        OrganisationKind,
+        typer.Option("--kind", parser=organisation_kind, metavar="KIND", help="hospital, insurer or government."),
+    ],
+    chain_id: Annotated[str, typer.Option("--chain-id", metavar="NAME", help="The new network's name.")] = "carechain",
+    genesis: Annotated[
+        Path | None, typer.Option("--genesis", metavar="FILE", help="Join this network instead of founding one.")
+    ] = None,
+    registrar: Annotated[
+        bool, typer.Option("--registrar/--no-registrar", help="Whether it registers patients.")
+    ] = True,
+    password_file: PasswordOption = None,
+) -> Report:
+    """Make a home for an organisation: its keys, its certificate authority, its configuration.
+
+    Without --genesis it founds a network with itself as the first member and block producer; `carechain start` serves
+    it. With --genesis it writes an application for the members to vote on with `carechain member propose-admit`.
+    """
+    from carechain.cli.homes import make_organisation_home
+
+    if not 1 <= len(name) <= MEMBER_NAME_CHARS:
+        raise typer.BadParameter(f"a name has 1 to {MEMBER_NAME_CHARS} characters", param_hint="--name")
+    if not 1 <= len(chain_id) <= CHAIN_ID_CHARS:
+        raise typer.BadParameter(f"a network's name has 1 to {CHAIN_ID_CHARS} characters", param_hint="--chain-id")
+    made = make_organisation_home(
+        desk.home,
+        name=name,
+        kind=kind,
+        registrar=registrar,
+        chain_id=chain_id,
+        genesis=genesis,
+        password_file=password_file,
+    )
+    data = {
+        "home": str(desk.home),
+        "member": made.member.hex(),
+        "name": name,
+        "chain_id": made.chain_id,
+        "genesis_hash": made.genesis_hash.hex(),
+        "founder": made.application is None,
+        "application": None if made.application is None else str(made.application),
+    }
+    said = [f"{name}: member {made.member.hex()}", f"network {made.chain_id}, genesis {made.genesis_hash.hex()}"]
+    if made.application is None:
+        said.append(f"serve it: carechain start --home {desk.home}")
+    else:
+        said.append(f"give {made.application} to a member; it proposes you with: carechain member propose-admit FILE")
+    said.append(f"back up {desk.home / 'keys'}: without these files and their password nobody can act for {name}")
+    return Report(data=data, show=lines(*said))
+
+
+@command(app, "start")
+def start(desk: Desk, *, ports: Ports, password_file: PasswordOption = None) -> Report:
+    """Serve this home: the ledger's API, the gatekeeper and the operations port, until SIGTERM or Ctrl-C.
+
+    The log goes to standard error as JSON lines; the line `node started` names the addresses. What was acknowledged
+    is finished before the program ends.
+    """
+    from carechain.cli.homes import node_settings, unlock
+    from carechain.node.main import run
+
+    settings = node_settings(
+        desk.home,
+        port=ports.port,
+        ops_port=ports.ops_port,
+        gatekeeper_port=ports.gatekeeper_port,
+        password_file=password_file,
+    )
+    status = Exit(run(settings, identity=unlock(desk.home, settings)))
+    if status is not Exit.DONE:
+        raise CannotRun("the node could not run; the line above says why")
+    return Report(data={"home": str(desk.home), "stopped": True}, show=lines("stopped; nothing acknowledged was lost"))
+
+
+@command(app, "status")
+def status(desk: Desk, *, node: NodeOption = None) -> Report:
+    """Ask the node where the chain stands."""
+    import time
+
+    from carechain.cli.homes import ask_status, node_url
+
+    url = node or node_url(desk.home)
+    found = ask_status(url)
+    age_s = int(time.time()) - found.time_s
+    data = {
+        "node": url,
+        "chain_id": found.chain_id,
+        "server": found.server.hex(),
+        "height": found.height,
+        "time_s": found.time_s,
+        "block_age_s": age_s,
+        "app_hash": found.app_hash.hex(),
+        "version": found.version,
+    }
+    said = (
+        f"{found.chain_id} at {url}, version {found.version}",
+        f"height {found.height}, {moment(found.time_s)} UTC ({age_s} s ago)",
+        f"app hash {found.app_hash.hex()}",
+    )
+    return Report(data=data, show=lines(*said))
+
+
+@command(app, "doctor")
+def doctor(desk: Desk) -> Report:
+    """Check this home and this machine: files, keys, settings, ports, clock, disk. Changes nothing.
+
+    Exits with 3 when something needs attention.
+    """
+    from carechain.cli.checkup import examine
+
+    checks = examine(desk.home)
+    well = all(one.ok for one in checks)
+    rows = [{"name": one.name, "ok": one.ok, "note": one.note} for one in checks]
+    text = [("ok" if one.ok else "CHECK", one.name, one.note) for one in checks]
+    return Report(
+        data={"ok": well, "checks": rows},
+        show=tables(table("", ("", "what", "finding"), text)),
+        status=Exit.DONE if well else Exit.ENVIRONMENT,
+    )
+
+
+@command(app, "version")
+def version(desk: Desk) -> Report:  # noqa: ARG001 - every command has a desk
+    """Show the versions of the program, of Python and of the formats it writes."""
+    import platform
+
+    from carechain.chain.header import HEADER_VERSION
+    from carechain.chain.tx import VERSION
+    from carechain.cli.homes import program_version
+    from carechain.node.home import HOME_VERSION
+    from carechain.sdk.keyfile import VERSION as KEY_FILE_VERSION
+
+    data = {
+        "carechain": program_version(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "transaction": VERSION,
+        "block": HEADER_VERSION,
+        "home": HOME_VERSION,
+        "key_file": KEY_FILE_VERSION,
+    }
+    return Report(data=data, show=lines(*(f"{name:12} {value}" for name, value in data.items())))

@@ -1,0 +1,298 @@
+"""Running a node: open the home, start ledger, API, operations port and gatekeeper, and drain on SIGTERM or SIGINT.
+
+Start and stop are in one order: what accepts work starts last and stops first, so nothing that was acknowledged
+is lost and nothing is answered from a ledger that is closed.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Final
+
+import lmdb
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from carechain.chain.genesis import BadGenesis
+from carechain.charts.schema import ChartsUnavailable
+from carechain.charts.schema import StoreTooNew as ChartsTooNew
+from carechain.charts.store import Charts
+from carechain.core.rejection import Rejected
+from carechain.engine.blocklog import CorruptHistory, LogTooNew, WrongChain
+from carechain.engine.session import IllegalOrder
+from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUnavailable
+from carechain.gatekeeper.release import Gatekeeper
+from carechain.gatekeeper.reports import Reporter
+from carechain.gatekeeper.serve import app as gatekeeper_app
+from carechain.node.home import Home, HomeUnusable, Running, open_home
+from carechain.node.http import Api
+from carechain.node.logs import configure_logs
+from carechain.node.ops import ops_app
+from carechain.node.service import NodeFailed, NodeService
+from carechain.node.settings import (
+    ApiSettings,
+    BadSettings,
+    GatekeeperSettings,
+    OpsSettings,
+    Settings,
+    read_secret,
+    require_private,
+)
+from carechain.sdk.identity import Identity
+from carechain.state.log import StoreDamaged
+from carechain.state.store import StoreLocked, StoreTooNew, StoreTooOld
+
+DONE: Final = 0
+ENVIRONMENT: Final = 3
+_BACKLOG: Final = 1024
+_NOT_A_PRODUCER: Final = (
+    "This organisation is not one of the network's block producers. Point clients at a producer's node."
+)
+_log = structlog.get_logger("carechain.node")
+
+ENVIRONMENT_FAILURES: Final = (
+    AuditDamaged,
+    AuditTooNew,
+    AuditUnavailable,
+    BadGenesis,
+    BadSettings,
+    ChartsTooNew,
+    ChartsUnavailable,
+    CorruptHistory,
+    HomeUnusable,
+    LogTooNew,
+    NodeFailed,
+    OSError,
+    StoreDamaged,
+    StoreLocked,
+    StoreTooNew,
+    StoreTooOld,
+    WrongChain,
+    lmdb.Error,
+)
+"""What is neither the caller's fault nor a bug: disk, files, ports, another process."""
+
+
+def run(settings: Settings, *, identity: Identity | None = None) -> int:
+    """Run a node until SIGTERM or SIGINT; returns the exit status: 0 after a drain, 3 when the environment failed.
+
+    ``identity`` is the organisation's key, where the caller has opened it already; otherwise it is read from
+    ``settings.member_key`` with the password in ``settings.password_file``.
+    """
+    configure_logs(settings.log.level)
+    try:
+        with open_home(settings.home.expanduser()) as home:
+            uvloop.run(_serve(settings, home, identity or open_identity(settings)))
+    except ENVIRONMENT_FAILURES as failure:
+        _complain(failure)
+        return ENVIRONMENT
+    return DONE
+
+
+def open_identity(settings: Settings) -> Identity:
+    """The organisation's key. Raises :class:`BadSettings`, ``OSError``."""
+    if settings.password_file is None:
+        raise BadSettings("password_file is not set: name a file (mode 0600) with the password of the key file.")
+    path = require_private(settings.path(settings.member_key))
+    try:
+        return Identity.load(path, password=read_secret(settings.path(settings.password_file)))
+    except Rejected as refused:
+        raise BadSettings(f"{path}: {refused.code.reason}") from None
+
+
+def _complain(failure: BaseException) -> None:
+    """One line in the log, and one sentence for whoever started the node."""
+    _log.error("node stopped", kind=type(failure).__name__)
+    if isinstance(failure, CorruptHistory):
+        said = f"The ledger is damaged at {failure}. Restore it from a backup; carechain verify says more."
+    elif isinstance(failure, NodeFailed):
+        said = f"No block can be made any more: {type(failure.__cause__).__name__}. Check the disk and start again."
+    elif isinstance(failure, OSError) and not failure.filename:
+        said = f"The system refused: {failure.strerror or failure}."
+    else:
+        said = str(failure) or (type(failure).__doc__ or type(failure).__name__).strip()
+    sys.stderr.write(f"carechain: {said}\n")
+
+
+async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
+    async with AsyncExitStack() as running:
+        # Ports first: one that is taken is noticed before the ledger is opened.
+        sockets = {name: running.enter_context(_bound(group)) for name, group in _addresses(settings).items()}
+        urls = {name: _url(settings, name, one) for name, one in sockets.items()}
+        service = await running.enter_async_context(_ledger(settings, home, identity))
+        await running.enter_async_context(_serving(_server(ops_app(service), settings), sockets["ops"]))
+        await running.enter_async_context(_serving(_server(Api(service), settings, tls=True), sockets["api"]))
+        running.push_async_callback(service.finish)
+        if settings.gatekeeper_api.enabled:
+            app = await running.enter_async_context(_gatekeeper(home, service, identity))
+            await running.enter_async_context(_serving(_server(app, settings, tls=True), sockets["gatekeeper"]))
+        running.enter_context(_announced(home, urls))
+        _log.info("node started", height=service.height, chain_id=service.chain_id, pid=os.getpid(), **urls)
+        await _until_stopped(service)
+        _log.info("node stopping", height=service.height)
+    _log.info("node stopped", height=service.height)
+
+
+async def _until_stopped(service: NodeService) -> None:
+    """Return when asked to stop; raises :class:`NodeFailed` when the ledger stops by itself."""
+    with _signals() as asked_to_stop:
+        asked = asyncio.create_task(asked_to_stop.wait())
+        ended = asyncio.create_task(service.stopped())
+        await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if ended.done():
+            ended.result()
+        ended.cancel()
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[NodeService]:
+    service = NodeService.open(
+        home.path,
+        home.genesis(),
+        identity.signing_key(),
+        policy=settings.batch.policy(),
+        checkpoints=settings.checkpoints.checkpoints(),
+        verify_in_worker=settings.verify_in_worker,
+    )
+    try:
+        try:
+            await service.start()
+        except IllegalOrder:
+            raise HomeUnusable(_NOT_A_PRODUCER) from None
+        yield service
+    finally:
+        await service.drain()
+
+
+@asynccontextmanager
+async def _gatekeeper(home: Home, service: NodeService, identity: Identity) -> AsyncIterator[ASGIApp]:
+    """The organisation's door, and its reports to the ledger while it is open and once more when it closes."""
+
+    def clock() -> int:
+        return int(time.time())
+
+    with Charts.open(home.charts) as charts, Audit.open(home.audit) as audit:
+        door = Gatekeeper(
+            organisation=identity.party,
+            ledger=service,
+            charts=charts,
+            audit=audit,
+            clock=clock,
+            entropy=secrets.token_bytes,
+        )
+        reporter = Reporter(
+            ledger=service,
+            audit=audit,
+            key=identity.signing_key(),
+            member=identity.party,
+            entropy=secrets.token_bytes,
+        )
+        closing = asyncio.Event()
+        reports = asyncio.create_task(reporter.run(closing), name="carechain release reports")
+        try:
+            yield gatekeeper_app(door, clock=clock, entropy=secrets.token_bytes)
+        finally:
+            closing.set()
+            await reports
+
+
+# --- sockets and signals --------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process: several servers run in one."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
+    certificate, key = settings.api.tls_certificate, settings.api.tls_key
+    with_tls = tls and certificate is not None and key is not None
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        limit_concurrency=settings.api.connections,
+        timeout_graceful_shutdown=settings.api.drain_s,
+        ssl_certfile=settings.path(certificate) if with_tls and certificate else None,
+        ssl_keyfile=require_private(settings.path(key)) if with_tls and key else None,
+    )
+    # Certificates are read here, where a failure is the environment's and has a sentence.
+    config.load()
+    return _Server(config)
+
+
+@asynccontextmanager
+async def _serving(server: _Server, listening: socket.socket) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _addresses(settings: Settings) -> dict[str, ApiSettings | OpsSettings | GatekeeperSettings]:
+    found: dict[str, ApiSettings | OpsSettings | GatekeeperSettings] = {"api": settings.api, "ops": settings.ops}
+    if settings.gatekeeper_api.enabled:
+        found["gatekeeper"] = settings.gatekeeper_api
+    return found
+
+
+@contextmanager
+def _bound(group: ApiSettings | OpsSettings | GatekeeperSettings) -> Iterator[socket.socket]:
+    try:
+        listening = socket.create_server((group.host, group.port), backlog=_BACKLOG)
+    except OSError as error:
+        raise HomeUnusable(
+            f"Cannot listen at {group.host}:{group.port}: {error.strerror}. Choose another port, or stop what uses it."
+        ) from None
+    with listening:
+        yield listening
+
+
+def _url(settings: Settings, name: str, listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if settings.api.tls_key is not None and name != "ops" else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+@contextmanager
+def _announced(home: Home, urls: dict[str, str]) -> Iterator[None]:
+    home.announce(Running(pid=os.getpid(), **urls))
+    try:
+        yield
+    finally:
+        home.retire()
+
+
+@contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        yield asked
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

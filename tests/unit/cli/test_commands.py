@@ -1,0 +1,84 @@
+"""Goal: every command is there, explains itself, and has the options that scripts rely on; help stays quick.
+
+Method: the command tree is walked; the help of each command is printed in-process, and one child process shows which
+modules the program has to load for it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from carechain.cli.main import app
+
+PROMISED = {
+    (): "demo init start status doctor verify version grant revoke request ask inbox answer who-can-see log",
+    ("inspect",): "block tx state",
+    ("keys",): "new list",
+    ("member",): "propose-admit propose-remove vote list",
+    ("staff",): "enrol renew dismiss list",
+    ("patient",): "register list",
+    ("record",): "add get list history",
+    ("bench",): "saturate write read growth healthchain",
+}
+LATER = ["backup", "restore", "snapshot", "rollback"]
+HEAVY = ["httpx", "sqlalchemy", "lmdb", "cryptography", "starlette", "uvicorn", "rich", "ed25519_zebra"]
+
+
+def walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", {})
+    if not children:
+        yield path, command
+    for name, child in children.items():
+        yield from walk(child, (*path, name))
+
+
+COMMANDS = dict(walk(get_command(app)))
+
+
+def test_every_promised_command_exists() -> None:
+    promised = {(*group, name) for group, names in PROMISED.items() for name in names.split()}
+    assert promised <= set(COMMANDS)
+    assert not set(LATER) & {path[0] for path in COMMANDS}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    for option in ("--json", "--home", "--debug"):
+        assert option in result.stdout
+    assert COMMANDS[path].help
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_parameter_is_explained(path: tuple[str, ...]) -> None:
+    assert [one.name for one in COMMANDS[path].params if not one.help and one.name != "help"] == []
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_secret_is_an_argument(path: tuple[str, ...]) -> None:
+    named = {option for one in COMMANDS[path].params for option in one.opts}
+    assert not named & {"--password", "--id", "--mrn", "--secret", "--seed-phrase"}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_an_unknown_option_is_usage(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--no-such-option", "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_the_program_says_what_the_statuses_mean() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "0 done, 1 refused" in " ".join(result.stdout.split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = f"import sys, carechain.cli.main; print([one for one in {HEAVY!r} if one in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert finished.stdout.decode().strip() == "[]"
