@@ -36,10 +36,10 @@ def run_growth(
         "bench": "growth",
         "engine": "embedded",
         "nodes": 1,
-        "payload": f"one records.anchor per transaction, {TX_BYTES} bytes signed; {RECORDS_A_PATIENT} records a patient",
+        "payload": f"one records.anchor a transaction, {TX_BYTES} bytes signed; {RECORDS_A_PATIENT} records a patient",
         "payload_bytes": TX_BYTES,
-        "policy": f"writes in blocks of {BATCH_TXS} to durable, the last {MEASURED:,} (at most half) measured; reads over"
-        f" HTTP one at a time, {reads:,} timelines",
+        "policy": f"writes in blocks of {BATCH_TXS} to durable, the last {MEASURED:,} (at most half) measured; reads"
+        f" over HTTP one at a time, {reads:,} timelines",
         "rows": rows,
         "read_ratio": round(rows[-1]["read_p50_ms"] / rows[0]["read_p50_ms"], 3),
         "machine": machine.describe(),

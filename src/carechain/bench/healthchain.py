@@ -85,7 +85,7 @@ def run_healthchain(
         "bench": "healthchain",
         "engine": "embedded",
         "nodes": 1,
-        "payload": f"write: one records.anchor, {TX_BYTES} bytes signed; read: one record's anchor by id, CON-3 checked",
+        "payload": f"write: one records.anchor, {TX_BYTES} bytes signed; read: a record's anchor by id, CON-3 checked",
         "payload_bytes": TX_BYTES,
         "policy": f"batch (timeout, size) as named, real time, and a block at least every {HEARTBEAT_S} s, which takes"
         f" waiting writes along; {together:,} at once over {together:,} connections; the paper: six peers, 2021;"

@@ -69,7 +69,7 @@ def run_read(
         "bench": "read",
         "engine": "embedded",
         "nodes": 1,
-        "payload": f"{patients:,} patients, {records:,} records; msgpack answers, {records // patients} lines a timeline",
+        "payload": f"{patients:,} patients, {records:,} records; msgpack, {records // patients} lines a timeline",
         "policy": f"HTTP/1.1 keep-alive, session and CON-3 checks on; p50/p95 one at a time, rate over {connections}"
         " connections; client on the same machine",
         "connections": connections,

@@ -381,8 +381,25 @@ def _who_can_see(view: View, _asker: Asker, args: OfRecord) -> Answer:
 def _seen(
     view: View, asker: Asker, pseudonym: bytes, ticket: bytes | None, lines: Iterator[AnchorLine]
 ) -> tuple[AnchorLine, ...]:
+    """The lines inside the asker's sight.
+
+    A correction may raise a record's grade, and then its older versions are no longer shown under their old one:
+    a path must cover the version and the record's newest version both, as the gatekeeper demands too.
+    """
     paths = _sight(view, asker, pseudonym, ticket)
-    return tuple(line for line in lines if any(_covers(path, line) for path in paths))
+    if paths == _EVERYTHING:
+        return tuple(lines)
+    newest: dict[bytes, AnchorLine] = {}
+
+    def newest_of(line: AnchorLine) -> AnchorLine:
+        if line.record not in newest:
+            found = records.latest(view.contracts.records, pseudonym, line.record)
+            newest[line.record] = AnchorLine(line.record, *found) if found else line
+        return newest[line.record]
+
+    return tuple(
+        line for line in lines if any(_covers(path, line) and _covers(path, newest_of(line)) for path in paths)
+    )
 
 
 def _covers(path: tuple[Scope, ...], line: AnchorLine) -> bool:

@@ -13,10 +13,11 @@ from carechain.charts.codes import ChartsCode
 from carechain.charts.dates import day_of_unix
 from carechain.charts.facts import NO_DAY, Facts, Resolver, facts_of
 from carechain.charts.reading import Known, is_latest, load_chart, load_records, read_content
-from carechain.charts.record import IngestResult, ResourceLeaf, StoredRecord, Tampered, check, commitment, root_of
+from carechain.charts.record import IngestResult, ResourceLeaf, StoredRecord, Tampered, check, root_of
 from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import directory, patients, record_resources, records, resources
 from carechain.charts.split import Group, split
+from carechain.core.commitment import resource_commitment
 from carechain.core.hashing import HASH_SIZE
 from carechain.core.limits import RESOURCES_PER_RECORD
 from carechain.core.rejection import require
@@ -111,7 +112,7 @@ def _store_resources(
             seq=seq,
             version=1 if before is None else before.version + 1,
             sha256=digest,
-            commitment=commitment(salt, entry.body),
+            commitment=resource_commitment(salt, entry.body),
             facts=facts,
         )
         chart[entry.key] = known

@@ -16,11 +16,11 @@ from carechain.charts.record import (
     ResourceLeaf,
     StoredRecord,
     Tampered,
-    leaf,
 )
 from carechain.charts.schema import record_resources, records, resources
 from carechain.charts.split import split
 from carechain.core import merkle
+from carechain.core.commitment import resource_leaf
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Category, Sensitivity
 
@@ -145,7 +145,7 @@ def read_content(connection: Connection, record_id: bytes, version: int | None) 
         .where(record_resources.c.record_seq == row.seq)
         .order_by(record_resources.c.position)
     ).all()
-    leaves = [leaf(one.salt, one.body) for one in found]
+    paths = merkle.prove_all([resource_leaf(one.salt, one.body) for one in found])
     record = _record(
         row,
         (
@@ -161,7 +161,7 @@ def read_content(connection: Connection, record_id: bytes, version: int | None) 
             body=one.body,
             salt=one.salt,
             index=index,
-            path=tuple(merkle.prove(leaves, index)),
+            path=tuple(paths[index]),
         )
         for index, one in enumerate(found)
     )

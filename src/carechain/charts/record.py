@@ -1,14 +1,15 @@
 """What charts hand out: a stored record, its content, and the check of one against the other (REC-1, REC-2).
 
-A resource is committed to as ``tagged("carechain/resource/1", salt, received bytes)``; the salt keeps a
-commitment of a guessable resource from being guessed. The leaves of a record's Merkle tree are the leaf
+A resource is committed to with a salt (:mod:`carechain.core.commitment`), which keeps a guessable resource from
+being guessed. The leaves of a record's Merkle tree are the leaf
 hashes (RFC 6962) of these commitments, in the record's order, and the root is what the ledger anchors.
 """
 
 from msgspec import Struct
 
 from carechain.core import merkle
-from carechain.core.hashing import HASH_SIZE, tagged
+from carechain.core.commitment import resource_leaf
+from carechain.core.hashing import HASH_SIZE
 from carechain.core.vocabulary import Category, Sensitivity
 
 
@@ -97,16 +98,6 @@ class LocalPatient(Struct, frozen=True, kw_only=True):
     name: str | None
 
 
-def commitment(salt: bytes, body: bytes) -> bytes:
-    """The 32-byte commitment to a resource's received bytes under its 32-byte salt."""
-    return tagged("carechain/resource/1", salt, body)
-
-
-def leaf(salt: bytes, body: bytes) -> bytes:
-    """The leaf hash of a resource in its record's tree."""
-    return merkle.leaf_hash(commitment(salt, body))
-
-
 def root_of(commitments: list[bytes]) -> bytes:
     """The record root over commitments in the record's order."""
     return merkle.root([merkle.leaf_hash(one) for one in commitments])
@@ -118,7 +109,7 @@ def check(content: RecordContent, root: bytes) -> None:
     Recomputes every commitment from the bytes, then the root, and each audit path against it, so that a
     custodian can check before it serves and a requester after it opened. Raises :class:`Tampered`.
     """
-    leaves = [leaf(one.salt, one.body) for one in content.resources]
+    leaves = [resource_leaf(one.salt, one.body) for one in content.resources]
     if len(root) != HASH_SIZE or not leaves or merkle.root(leaves) != root:
         raise Tampered("the resources do not lead to the anchored root")
     for position, one in enumerate(content.resources):
@@ -131,7 +122,7 @@ def check_resource(resource: ResourceContent, *, count: int, root: bytes) -> Non
     """Check one resource alone against the anchored root of its record. Raises :class:`Tampered`."""
     try:
         merkle.check(
-            leaf=leaf(resource.salt, resource.body),
+            leaf=resource_leaf(resource.salt, resource.body),
             index=resource.index,
             count=count,
             path=list(resource.path),

@@ -26,7 +26,6 @@ from carechain.charts.record import (
     Tampered,
     check,
     check_resource,
-    commitment,
 )
 from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import (
@@ -59,7 +58,6 @@ __all__ = (
     "Tampered",
     "check",
     "check_resource",
-    "commitment",
 )
 
 PAGE_ROWS: Final = QUERY_PAGE_ROWS

@@ -15,7 +15,6 @@ from carechain.chain.genesis import Genesis
 from carechain.chain.queries import OfPseudonym
 from carechain.chain.receipts import code_named
 from carechain.cli.codes import CommandCode
-from carechain.cli.homes import gatekeeper_url, node_url
 from carechain.cli.keyring import MEMBER_KEY, Actor, Keyring
 from carechain.cli.network import home_genesis
 from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient
@@ -163,11 +162,17 @@ class Desktop:
 
     def gatekeeper_url(self) -> str:
         """This home's own gatekeeper."""
+        from carechain.cli.serving import gatekeeper_url  # noqa: PLC0415 - settings take a moment to load
+
         return gatekeeper_url(self.desk.home)
 
     def seat(self, actor: Actor) -> "Seat":
         """A seat at the node for one actor."""
-        return Seat(self._node or node_url(self.desk.home), actor, self.genesis)
+        if self._node is None:
+            from carechain.cli.serving import node_url  # noqa: PLC0415 - settings take a moment to load
+
+            self._node = node_url(self.desk.home)
+        return Seat(self._node, actor, self.genesis)
 
 
 class Seat:

@@ -12,10 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis, genesis_hash
-from carechain.cli.homes import ask_status, node_settings
 from carechain.cli.keyring import AUTHORITY_KEY, KEYS_FOLDER, MEMBER_KEY, REGISTRAR_SECRET
 from carechain.cli.network import APPLICATION_FILE, home_genesis
 from carechain.cli.output import CannotRun
+from carechain.cli.serving import ask_status, node_settings
 from carechain.core.ids import party_id
 from carechain.core.limits import CLOCK_SKEW_S, STALE_BLOCK_S
 from carechain.engine.blocklog import BlockLog, CorruptHistory, LogTooNew, WrongChain

@@ -13,7 +13,7 @@ from carechain.cli.network import home_genesis
 from carechain.cli.output import CannotRun
 from carechain.core.message import Event
 from carechain.core.rejection import Rejected
-from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock
+from carechain.engine.blocklog import LOG_NAME, BlockLog, CorruptHistory, StoredBlock
 from carechain.engine.sealed import read_header, read_receipts
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER
 from carechain.engine.txindex import TxIndex, id_of
@@ -37,10 +37,8 @@ class LedgerFiles:
 
     def __init__(self, home: Path) -> None:
         """Raises :class:`CannotRun` when the home has no ledger yet."""
-        self._folder = home / LEDGER_FOLDER
-        if not self._folder.is_dir():
-            raise CannotRun(f"{self._folder} is missing: this home has no ledger yet; `carechain start` makes it")
         self._genesis = genesis_hash(home_genesis(home))
+        self._folder = require_ledger(home)
         self._log: BlockLog | None = None
         self._store: NodeStore | None = None
 
@@ -101,6 +99,14 @@ class LedgerFiles:
             return self.log.read(height)
         except CorruptHistory as corrupt:
             raise CannotRun(f"block {corrupt.height} is damaged: {corrupt.reason}") from None
+
+
+def require_ledger(home: Path) -> Path:
+    """The ledger's folder of a home; raises :class:`CannotRun` when no node has run there yet."""
+    folder = home / LEDGER_FOLDER
+    if not (folder / LOG_NAME).is_file():
+        raise CannotRun(f"{home} has no ledger yet: `carechain start` makes it")
+    return folder
 
 
 def plain(value: object) -> object:

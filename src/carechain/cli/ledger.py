@@ -19,10 +19,12 @@ def verify(desk: Desk) -> Report:
 
     Names the first wrong block, transaction or state entry and exits with 1. Stop the node first, or verify a copy.
     """
+    from carechain.cli.files import require_ledger
     from carechain.cli.network import home_genesis
     from carechain.engine.verify import verify_chain
 
     genesis = home_genesis(desk.home)
+    require_ledger(desk.home)
     with desk.progress("verifying") as advance:
         verdict = verify_chain(desk.home, genesis, progress=advance)
     bad = verdict.first_bad

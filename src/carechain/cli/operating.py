@@ -91,7 +91,7 @@ def start(desk: Desk, *, ports: Ports, password_file: PasswordOption = None) -> 
     The log goes to standard error as JSON lines; the line `node started` names the addresses. What was acknowledged
     is finished before the program ends.
     """
-    from carechain.cli.homes import node_settings, unlock
+    from carechain.cli.serving import node_settings, unlock
     from carechain.node.main import run
 
     settings = node_settings(
@@ -112,7 +112,7 @@ def status(desk: Desk, *, node: NodeOption = None) -> Report:
     """Ask the node where the chain stands."""
     import time
 
-    from carechain.cli.homes import ask_status, node_url
+    from carechain.cli.serving import ask_status, node_url
 
     url = node or node_url(desk.home)
     found = ask_status(url)

@@ -25,10 +25,7 @@ def root(leaf_hashes: list[bytes]) -> bytes:
         return sha256(b"").digest()
     level = leaf_hashes
     while len(level) > 1:
-        paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
+        level = _above(level)
     return level[0]
 
 
@@ -36,16 +33,35 @@ def prove(leaf_hashes: list[bytes], index: int) -> list[bytes]:
     """The audit path of leaf ``index``: sibling hashes from the leaf upward."""
     if not 0 <= index < len(leaf_hashes):
         raise IndexError(index)
+    return _path(_levels(leaf_hashes), index)
+
+
+def prove_all(leaf_hashes: list[bytes]) -> list[list[bytes]]:
+    """The audit path of every leaf, in one pass over the tree."""
+    levels = _levels(leaf_hashes)
+    return [_path(levels, index) for index in range(len(leaf_hashes))]
+
+
+def _above(level: list[bytes]) -> list[bytes]:
+    paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
+    if len(level) % 2:
+        paired.append(level[-1])
+    return paired
+
+
+def _levels(leaf_hashes: list[bytes]) -> list[list[bytes]]:
+    levels = [leaf_hashes]
+    while len(levels[-1]) > 1:
+        levels.append(_above(levels[-1]))
+    return levels
+
+
+def _path(levels: list[list[bytes]], index: int) -> list[bytes]:
     path: list[bytes] = []
-    level = leaf_hashes
-    while len(level) > 1:
+    for level in levels[:-1]:
         sibling = index ^ 1
         if sibling < len(level):
             path.append(level[sibling])
-        paired = [sha256(b"\x01" + level[i] + level[i + 1]).digest() for i in range(0, len(level) - 1, 2)]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
         index //= 2
     return path
 

@@ -101,7 +101,7 @@ class VerifierProcess:
     def start(cls) -> Self:
         """Start the worker. Raises ``OSError`` where the system refuses."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "carechain.engine.verifier"],
+            [sys.executable, "-P", "-m", "carechain.engine.verifier"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -11,11 +11,12 @@ from msgspec import Struct
 
 from carechain.core import merkle
 from carechain.core.codec import Malformed
+from carechain.core.commitment import resource_leaf
 from carechain.core.ids import Hash, RecordId
 from carechain.core.merkle import BadProof
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.sealing.hpke import CannotOpen, HpkePrivateKey
-from carechain.sealing.package import SealedRecord, SealedResource, resource_leaf, unseal_package
+from carechain.sealing.package import SealedRecord, SealedResource, unseal_package
 
 
 class OpenCode(RejectionCode):

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from carechain.core import merkle
 from carechain.core.codec import decode_strict, encode
+from carechain.core.commitment import resource_leaf
 from carechain.core.hashing import tagged
 from carechain.core.ids import U32, Hash, RecordId, TicketId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, RESOURCES_PER_RECORD
@@ -63,25 +64,15 @@ class SealedRecords(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 _decoder = msgspec.msgpack.Decoder(SealedRecords)
 
 
-def resource_commitment(salt: bytes, content: bytes) -> bytes:
-    """The salted hash of one resource's received bytes; without the salt nobody can test a guess against it."""
-    return tagged("carechain/resource/1", salt, content)
-
-
-def resource_leaf(salt: bytes, content: bytes) -> bytes:
-    """The Merkle leaf hash of one resource."""
-    return merkle.leaf_hash(resource_commitment(salt, content))
-
-
 def seal_record(*, record_id: bytes, version: int, resources: Sequence[tuple[bytes, bytes]]) -> SealedRecord:
     """A record with the paths of all its resources, given as ``(salt, content)`` in the order of the anchor."""
-    levels = _levels([resource_leaf(salt, content) for salt, content in resources])
+    paths = merkle.prove_all([resource_leaf(salt, content) for salt, content in resources])
     return SealedRecord(
         record_id=record_id,
         version=version,
         count=len(resources),
         resources=tuple(
-            SealedResource(index=index, salt=salt, content=content, path=_path(levels, index))
+            SealedResource(index=index, salt=salt, content=content, path=tuple(paths[index]))
             for index, (salt, content) in enumerate(resources)
         ),
     )
@@ -129,23 +120,3 @@ def unseal_package(
         raise CannotOpen
     info = package_info(chain_id=chain_id, ticket_id=ticket_id, requester=requester)
     return decode_strict(_decoder, open_large(private_key, info=info, sealed=sealed))
-
-
-def _levels(leaves: list[bytes]) -> list[list[bytes]]:
-    """All levels of the RFC 6962 tree, leaves first, so that many paths cost one pass over the tree."""
-    levels = [leaves]
-    while len(levels[-1]) > 1:
-        level = levels[-1]
-        parents = [merkle.root(level[at : at + 2]) for at in range(0, len(level), 2)]
-        levels.append(parents)
-    return levels
-
-
-def _path(levels: list[list[bytes]], index: int) -> tuple[bytes, ...]:
-    path: list[bytes] = []
-    for level in levels[:-1]:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        index //= 2
-    return tuple(path)

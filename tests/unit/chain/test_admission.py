@@ -10,12 +10,13 @@ import pytest
 from carechain.chain import replay
 from carechain.chain.header import SIGNING_DOMAIN as BLOCK_DOMAIN
 from carechain.chain.receipts import OK, code_named, describe
+from carechain.chain.replay import REPLAY
 from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Body, Envelope, Tx, build, parse, tx_id
 from carechain.contracts.consent.schema import Revoke
 from carechain.contracts.membership import DismissStaff
 from carechain.core.codec import encode
 from carechain.core.crypto import P256_ORDER, SigningKey, Suite
-from carechain.core.limits import TX_LIFETIME_S, TX_MESSAGES, TX_SIZE_BYTES
+from carechain.core.limits import REPLAY_BUCKET_S, TX_LIFETIME_S, TX_MESSAGES, TX_SIZE_BYTES
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Role
 from rejections import Rows
@@ -299,13 +300,19 @@ def test_a_replay_inside_one_block_is_refused(world: World) -> None:
     assert (one.code, code_named(two.code)) == (OK, AdmissionCode.REPLAYED)
 
 
-def test_ids_are_forgotten_only_after_they_can_no_longer_be_admitted(world: World) -> None:
-    raw = signed(world, valid_until_s=world.time_s + 61)
-    last = world.time_s + 60
+@pytest.mark.parametrize("lifetime_s", [2, 45, 61, 119, TX_LIFETIME_S])
+def test_ids_are_forgotten_only_after_they_can_no_longer_be_admitted(lifetime_s: int, world: World) -> None:
+    """Second by second: the ids at hand are always those that the digests in the state count."""
+    raw = signed(world, valid_until_s=world.time_s + 1 + lifetime_s)
+    until_s = parse(raw).body.valid_until_s
     assert world.block(raw)[0].code == OK
-    assert code_named(world.block(raw, at=last)[0].code) is AdmissionCode.REPLAYED
-    for at in range(last + 1, last + 130, 7):
-        assert code_named(world.block(raw, at=at)[0].code) in (AdmissionCode.EXPIRED, AdmissionCode.REPLAYED)
+    while world.time_s < until_s + 62:
+        step = 1 if abs(world.time_s + 1 - until_s) < 3 else 7
+        (receipt,) = world.block(raw, at=world.time_s + step)
+        code = AdmissionCode.EXPIRED if world.time_s >= until_s else AdmissionCode.REPLAYED
+        assert code_named(receipt.code) is code
+        digests = {minute: row.count for (minute,), row in REPLAY.bind(world.snapshot).scan()}
+        assert (parse(raw).id in world.replay) == (until_s // REPLAY_BUCKET_S in digests)
     assert parse(raw).id not in world.replay
 
 

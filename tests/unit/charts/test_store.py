@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy import text
 
 from carechain.charts import ingest as ingest_module
-from carechain.charts.record import check, check_resource, commitment, root_of
+from carechain.charts.record import check, check_resource, root_of
 from carechain.charts.schema import SCHEMA_VERSION, environment, open_engine, prepare
 from carechain.charts.store import Charts, ChartsCode, ChartsUnavailable, StoredRecord, StoreTooNew, Tampered
+from carechain.core.commitment import resource_commitment
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Category, Sensitivity
 
@@ -41,7 +42,7 @@ def test_what_is_read_is_what_was_received_and_leads_to_the_root(desk: Any, char
         assert content.sensitivity is record.sensitivity
         check(content, record.root)
         for part, leaf in zip(content.resources, record.resources, strict=True):
-            assert commitment(part.salt, part.body) == leaf.commitment
+            assert resource_commitment(part.salt, part.body) == leaf.commitment
             check_resource(part, count=record.resource_count, root=record.root)
         assert root_of([leaf.commitment for leaf in record.resources]) == record.root
         assert len(record.record_id) == len(record.root) == 32
@@ -211,7 +212,7 @@ def test_a_new_root_does_not_help_against_the_ledgers(desk: Any, charts: Charts,
     record = desk.send().records[0]
     part = charts.read(record.record_id).resources[0]
     forged = part.body.replace(b"Doe", b"Roe")
-    root = root_of([commitment(part.salt, forged)])
+    root = root_of([resource_commitment(part.salt, forged)])
     with behind_its_back(path) as connection:
         connection.execute("UPDATE resources SET body = ?, sha256 = ?", (forged, sha256(forged).digest()))
         connection.execute("UPDATE records SET root = ?", (root,))

@@ -321,6 +321,20 @@ def a_grantee_extends_its_own_grant(world: World) -> Attempt:
 
 
 @rows.row(ConsentCode.SENDER_NOT_GRANTOR)
+def a_representative_extends_the_patients_own_grant(world: World) -> Attempt:
+    aunt = world.appoint("aunt", world.steve)
+    grant_id = world.grant(grant_of(world.steve, world.carl), by=world.steve)
+    return aunt, terms(Extend, world, grant_id, scope=WIDE)
+
+
+@rows.row(ConsentCode.SENDER_NOT_GRANTOR)
+def a_colleague_extends_what_the_other_passed_on(world: World) -> Attempt:
+    root = world.grant(anything(world.steve, world.a), by=world.steve)
+    child = world.grant(grant_of(world.steve, world.bert, parent=root), by=world.carl)
+    return world.dana, terms(Extend, world, child, scope=WIDE)
+
+
+@rows.row(ConsentCode.SENDER_NOT_GRANTOR)
 def a_grantee_revokes_its_root(world: World) -> Attempt:
     grant_id = world.grant(anything(world.steve, world.carl), by=world.steve)
     return world.carl, Revoke(pseudonym=world.steve.id, grant_id=grant_id)

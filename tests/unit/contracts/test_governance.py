@@ -73,6 +73,13 @@ def another_administrator_votes_for_the_same_organisation(world: World) -> Attem
     return world.vera, Vote(proposal=world.propose(RemoveMember(member=world.f.id)), aye=False)
 
 
+@rows.row(GovernanceCode.ALREADY_VOTED)
+def a_no_is_not_taken_back(world: World) -> Attempt:
+    proposal = world.propose(RemoveMember(member=world.f.id))
+    world.done(Vote(proposal=proposal, aye=False), by=world.b)
+    return world.b, Vote(proposal=proposal, aye=True)
+
+
 @rows.row(GovernanceCode.TOO_MANY_PROPOSALS, limits=((governance, "OPEN_PROPOSALS", 2),))
 def the_third_of_two_proposals(world: World) -> Attempt:
     for member in (world.e, world.f):

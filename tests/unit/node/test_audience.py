@@ -4,17 +4,6 @@ Method: the pure functions over a world in memory; a table of events against eve
 """
 
 import pytest
-from world import (
-    LATER_S,
-    RESULTS,
-    World,
-    anchor_of,
-    anything,
-    fresh,
-    grant_of,
-    record_id,
-    scope_of,
-)
 
 from carechain.chain.queries import Asker, QueryCode, View
 from carechain.chain.receipts import OK, Receipt, describe
@@ -29,6 +18,17 @@ from carechain.core.message import Event, tag_of
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Action, Category, Power, Purpose, mask
 from carechain.node.audience import RULES, Sight, require_block_reader, require_live, sees, sight_of
+from world import (
+    LATER_S,
+    RESULTS,
+    World,
+    anchor_of,
+    anything,
+    fresh,
+    grant_of,
+    record_id,
+    scope_of,
+)
 
 EVERYBODY = ("steve", "mary", "carl", "anna", "rosa", "bert", "bina", "ivan", "gita", "rita", "a", "b", "c", "vera")
 

@@ -6,14 +6,14 @@ Method: a feed over a list of blocks; no disk and no server.
 import asyncio
 
 import pytest
-from world import seeded
 
 from carechain.chain.header import Header
 from carechain.core.rejection import Rejected
 from carechain.engine.session import CommittedBlock
 from carechain.node import feed as feed_module
-from carechain.node.feed import FellBehind, Feed
+from carechain.node.feed import Feed, FellBehind
 from carechain.node.refusals import NodeCode
+from world import seeded
 
 
 def block_at(height: int, size_bytes: int = 10) -> CommittedBlock:

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from node_network import founders, genesis_of
 
 from carechain.chain import genesis as founding
 from carechain.node import home as home_module
 from carechain.node.home import HOME_VERSION, HomeUnusable, Running, make_home, open_home, running
+from node_network import founders, genesis_of
 
 
 def version(path: Path) -> str:

@@ -17,8 +17,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from node_network import Network, running
-from world import Actor, anchor_of, grant_of, record_id, scope_of
 
 from carechain.chain.queries import MayRead, OfOrganisation, OfPseudonym, QueryCode, TimelinePage
 from carechain.chain.tx import AdmissionCode, parse
@@ -34,6 +32,8 @@ from carechain.node.refusals import NodeCode
 from carechain.sdk.answers import QueryAnswer, ShownBlock, ShownReceipt, Status, Submitted
 from carechain.sdk.authentication import AuthCode, sign_opening
 from carechain.sdk.client import HasKeys
+from node_network import Network, running
+from world import Actor, anchor_of, grant_of, record_id, scope_of
 
 MSGPACK = {"content-type": "application/msgpack", "accept": "application/msgpack"}
 JSON = {"content-type": "application/json"}

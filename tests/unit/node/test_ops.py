@@ -7,12 +7,12 @@ import asyncio
 from pathlib import Path
 
 import httpx
-from node_network import Network, running
-from world import anchor_of
 
 from carechain.core.limits import STALE_BLOCK_S
 from carechain.node.http import Api
 from carechain.node.ops import ops_app
+from node_network import Network, running
+from world import anchor_of
 
 
 async def get(net: Network, path: str) -> httpx.Response:

@@ -5,7 +5,6 @@ Method: the pure book with a hand-set clock; one row per code, then its limits.
 
 import pytest
 from msgspec.structs import replace
-from world import Actor, seeded
 
 from carechain.core.codec import encode
 from carechain.core.crypto import Suite
@@ -23,6 +22,7 @@ from carechain.sdk.authentication import (
     decode_opening,
     sign_opening,
 )
+from world import Actor, seeded
 
 NOW_S = 1_800_000_000
 CHAIN = "world-1"

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from carechain.core import merkle
 from carechain.core.codec import encode
+from carechain.core.commitment import resource_leaf
 from carechain.sdk.opening import AnchoredRecord, NotBelieved, OpenCode, OpenedRecord, open_records, verify_record
 from carechain.sealing.hpke import HpkePrivateKey, seal_large
 from carechain.sealing.package import (
@@ -20,7 +21,6 @@ from carechain.sealing.package import (
     SealedResource,
     build_package,
     package_info,
-    resource_leaf,
     seal_record,
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from carechain.core import merkle
 from carechain.core.codec import Malformed
+from carechain.core.commitment import resource_commitment, resource_leaf
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES
 from carechain.sealing.hpke import CannotOpen, HpkePrivateKey, seal_large
 from carechain.sealing.package import (
@@ -19,8 +20,6 @@ from carechain.sealing.package import (
     SealedResource,
     build_package,
     package_info,
-    resource_commitment,
-    resource_leaf,
     seal_record,
     unseal_package,
 )
