@@ -320,8 +320,9 @@ class AccessMachine(RuleBasedStateMachine):
             answer=answer,
             expires_s=self.now + lifetime,
         )
-        expected = answer is not Answer.DENY or area.ceiling is Sensitivity.V
-        if self._by_steve(message, expected=expected):
+        whole = answer is not Answer.DENY or area.ceiling is Sensitivity.V
+        named = answer is not Answer.ALLOW or message.who != Who()
+        if self._by_steve(message, expected=whole and named):
             self.model.rules[number] = Given(area, message.expires_s, purposes=purposes, answer=answer, who=who)
 
     @rule(number=st.integers(0, 3))

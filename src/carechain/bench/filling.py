@@ -66,7 +66,7 @@ class Driven(Struct, frozen=True, kw_only=True):
 
 
 class Filled(Struct, frozen=True, kw_only=True):
-    """A ledger with patients and records. ``anchors`` is the next anchor's number, ``txs`` how many are on the ledger."""
+    """A ledger with patients and records. ``anchors`` is the next anchor's number, ``txs`` how many there are."""
 
     home: Path
     plan: Plan

@@ -72,6 +72,8 @@ def apply_genesis(state: Overlay, genesis: Genesis) -> None:
     founders = [party_id(new.suite, new.public_key) for new in genesis.members]
     if not all(producer in founders for producer in genesis.producers):
         raise BadGenesis("a block producer is not among the members")
+    if genesis.quorum.numerator > genesis.quorum.denominator:
+        raise BadGenesis("the quorum asks for more votes than there are members")
     try:
         membership.genesis(contracts.membership, genesis.members, genesis.time_s)
     except Rejected as refused:

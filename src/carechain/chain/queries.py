@@ -14,6 +14,7 @@ from carechain.chain.routing import Contracts
 from carechain.contracts import access, governance, membership, records, relationships
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent import views
+from carechain.contracts.consent.coverage import Sight
 from carechain.core.decision import Path
 from carechain.core.ids import U32, PartyId, RecordId, TicketId
 from carechain.core.limits import QUERY_PAGE_ROWS
@@ -225,6 +226,14 @@ def patient_side(view: View, asker: Asker, args: OfPseudonym | GrantPage | LogPa
     return row is not None and bool(row.powers & Power.READ_LOG)
 
 
+def inbox_reader(view: View, asker: Asker, args: OfPseudonym) -> bool:
+    """The patient, or a representative who may answer for the patient or read the log."""
+    if asker.id == args.pseudonym:
+        return True
+    row = view.contracts.consent.representative(args.pseudonym, asker.id, view.time_s)
+    return row is not None and bool(row.powers & (Power.ANSWER | Power.READ_LOG))
+
+
 def log_reader(view: View, asker: Asker, args: LogPage | OfPseudonym) -> bool:
     """The patient's side, the custodian's administrators, and the regulator."""
     if patient_side(view, asker, args) or asker.party.has_role(Role.REGULATOR):
@@ -263,27 +272,27 @@ def may_read_asker(view: View, asker: Asker, args: MayRead) -> bool:
     return requester is not None and _institutional(asker) and requester.organisation == asker.party.organisation
 
 
-_EVERYTHING: Final[tuple[tuple[Scope, ...], ...]] = ((),)
-"""One path without any scope to stay inside: everything is seen."""
+_EVERYTHING: Final = (Sight(scopes=()),)
+"""Sight without any scope to stay inside: everything is seen."""
 
 
-def _sight(view: View, asker: Asker, pseudonym: bytes, ticket_id: bytes | None) -> tuple[tuple[Scope, ...], ...]:
-    """The paths through which the asker sees anchors: a row is shown if all scopes of one path cover it."""
+def _sight(view: View, asker: Asker, pseudonym: bytes, ticket_id: bytes | None) -> tuple[Sight, ...]:
+    """The ways in which the asker sees anchors: a row is shown if one of them covers it."""
     contracts = view.contracts
     if asker.id == pseudonym or asker.party.has_role(Role.REGULATOR):
         return _EVERYTHING
-    if _institutional(asker) and _is_custodian(view, asker, pseudonym):
+    if _is_custodian(view, asker, pseudonym):
         return _EVERYTHING
     if ticket_id is not None:
         ticket = contracts.access.tickets.get(ticket_id)
         if ticket is None or ticket.requester != asker.id or ticket.pseudonym != pseudonym:
             return ()
         live = access.still_allowed(contracts.membership, contracts.consent, ticket, view.time_s)
-        return ((ticket.scope,),) if live else ()
+        return (Sight(scopes=(ticket.scope,)),) if live else ()
     row = contracts.consent.representative(pseudonym, asker.id, view.time_s)
     if row is not None:
-        return ((row.scope,),) if row.powers & Power.READ_RECORDS else ()
-    return contracts.consent.readable_paths(pseudonym, asker.id, asker.party, view.time_s)
+        return (Sight(scopes=(row.scope,)),) if row.powers & Power.READ_RECORDS else ()
+    return contracts.consent.sights(pseudonym, asker.id, asker.party, view.time_s)
 
 
 def _is_custodian(view: View, asker: Asker, pseudonym: bytes) -> bool:
@@ -384,10 +393,10 @@ def _seen(
     """The lines inside the asker's sight.
 
     A correction may raise a record's grade, and then its older versions are no longer shown under their old one:
-    a path must cover the version and the record's newest version both, as the gatekeeper demands too.
+    one sight must cover the version and the record's newest version both, as the gatekeeper demands too.
     """
-    paths = _sight(view, asker, pseudonym, ticket)
-    if paths == _EVERYTHING:
+    sights = _sight(view, asker, pseudonym, ticket)
+    if sights == _EVERYTHING:
         return tuple(lines)
     newest: dict[bytes, AnchorLine] = {}
 
@@ -397,17 +406,12 @@ def _seen(
             newest[line.record] = AnchorLine(line.record, *found) if found else line
         return newest[line.record]
 
-    return tuple(
-        line for line in lines if any(_covers(path, line) and _covers(path, newest_of(line)) for path in paths)
-    )
+    return tuple(line for line in lines if any(_covers(one, line) and _covers(one, newest_of(line)) for one in sights))
 
 
-def _covers(path: tuple[Scope, ...], line: AnchorLine) -> bool:
+def _covers(sight: Sight, line: AnchorLine) -> bool:
     row = line.anchor
-    return all(
-        scope.covers(category=row.category, sensitivity=row.sensitivity, day=row.day, record=line.record)
-        for scope in path
-    )
+    return sight.covers(category=row.category, sensitivity=row.sensitivity, day=row.day, record=line.record)
 
 
 def _anchor(view: View, asker: Asker, args: OfRecord) -> Answer:
@@ -510,7 +514,7 @@ QUERIES: Final[dict[str, Query]] = dict(
         _query("relationships.summary", "The patient's sealed summary.", OfPseudonym, the_patient, _summary),
         _query("consent.grants", "Who has access: every grant of the patient.", GrantPage, patient_side, _grants),
         _query("consent.granted_to", "What a person or organisation holds.", GranteePage, grantee_itself, _granted_to),
-        _query("consent.inbox", "Requests that wait for the patient.", OfPseudonym, patient_side, _inbox),
+        _query("consent.inbox", "Requests that wait for the patient.", OfPseudonym, inbox_reader, _inbox),
         _query("consent.rules", "The patient's standing rules.", OfPseudonym, patient_side, _rules),
         _query("consent.representatives", "Who acts for the patient.", OfPseudonym, patient_side, _representatives),
         _query(

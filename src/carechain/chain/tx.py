@@ -19,7 +19,7 @@ SIGNING_DOMAIN: Final = b"carechain/tx/1\x00"
 
 
 class AdmissionCode(RejectionCode):
-    """Why a transaction is not admitted: form and signature only, never policy. It leaves no receipt."""
+    """Why a transaction is not admitted: form and signature only, never policy. It changes nothing at all."""
 
     TOO_LARGE = 101, "A transaction has at most 64 KiB. Send fewer messages."
     MALFORMED = 102, "These are not the canonical bytes of a transaction."

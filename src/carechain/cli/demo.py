@@ -2,6 +2,8 @@
 
 # ruff: noqa: PLC0415 - what needs the network and the databases is imported by the command that uses it, so help is quick
 
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,25 +41,26 @@ def demo(
     Everything happens on this machine and is thrown away at the end unless --keep names a folder; --home is not
     touched. Exits with 1 when a step does not hold.
     """
-    import sys
-
     from carechain.demo.run import run_demo
     from carechain.demo.show import print_step, progress_bar
 
-    screen = console(sys.stdout)
-    errors = console(sys.stderr)
     told = False
+    terminal = desk.out.isatty()
 
     def on_step(step: "Step") -> None:
         if not desk.as_json:
-            print_step(screen, step)
+            # On a terminal the bar has taken over standard output, and keeps itself below what is printed there.
+            print_step(console(sys.stdout if terminal else desk.out), step)
 
-    def on_serving(summary: "Summary", addresses: "Addresses") -> None:
-        nonlocal told
-        desk.tell(_report(summary, addresses))
-        told = True
+    with ExitStack() as shown:
+        progress = shown.enter_context(progress_bar(console(sys.stderr)))
 
-    with progress_bar(errors) as progress:
+        def on_serving(summary: "Summary", addresses: "Addresses") -> None:
+            nonlocal told
+            shown.close()
+            desk.tell(_report(summary, addresses))
+            told = True
+
         summary = run_demo(
             patients=patients,
             bundles=bundles,

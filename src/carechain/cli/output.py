@@ -80,6 +80,8 @@ class Desk(Struct, frozen=True, kw_only=True):
     home: Path
     as_json: bool
     debug: bool
+    out: IO[str]
+    """Standard output as it was when the command began: a progress bar takes the name over while it is shown."""
 
     def say(self, text: str) -> None:
         """A line of progress on standard error."""
@@ -89,10 +91,10 @@ class Desk(Struct, frozen=True, kw_only=True):
     def tell(self, report: Report) -> None:
         """Print a report on standard output, in the form that was asked for."""
         if self.as_json:
-            _print_json(report.data)
+            self.out.write(_json(report.data))
         else:
-            report.show(console(sys.stdout))
-        sys.stdout.flush()
+            report.show(console(self.out))
+        self.out.flush()
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
@@ -135,7 +137,7 @@ def command(app: typer.Typer, name: str) -> Callable[[WorkT], WorkT]:
     def register(work: WorkT) -> WorkT:
         @wraps(work)
         def run(*, home: Path | None, as_json: bool, debug: bool, **own: Any) -> None:  # noqa: ANN401 - the options of any command
-            desk = Desk(home=(home or default_home()).expanduser(), as_json=as_json, debug=debug)
+            desk = Desk(home=(home or default_home()).expanduser(), as_json=as_json, debug=debug, out=sys.stdout)
             status = _run(desk, lambda: work(desk, **_regrouped(declared, own)))
             if status is not Exit.DONE:
                 raise typer.Exit(status)
@@ -230,7 +232,7 @@ def tables(*grids: "Table") -> Callable[["Console"], None]:
 
 def _run(desk: Desk, work: Callable[[], Report]) -> Exit:
     """Do the work and print its report, or the reason why there is none."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (desk.out, sys.stderr):
         _speak_utf8(stream)
     try:
         report = work()
@@ -245,7 +247,7 @@ def _run(desk: Desk, work: Callable[[], Report]) -> Exit:
         return _fail(desk, Exit.ENVIRONMENT, str(missing))
     except BrokenPipeError:
         # The reader went away, as `| head` does; nothing is left to say and nobody to hear it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), desk.out.fileno())
         return Exit.ENVIRONMENT
     except OSError as error:
         _trace(desk)
@@ -272,13 +274,13 @@ def _fail(
     sys.stderr.write(f"{_TITLES_OF_FAILURE[status]}{named}: {reason}\n")
     if desk.as_json:
         error = {"code": code, "label": label, "reason": reason}
-        _print_json({"ok": False, "error": error, **(data or {})})
-        sys.stdout.flush()
+        desk.out.write(_json({"ok": False, "error": error, **(data or {})}))
+        desk.out.flush()
     return status
 
 
-def _print_json(data: Mapping[str, object]) -> None:
-    sys.stdout.write(msgspec.json.encode(data, enc_hook=_plain).decode() + "\n")
+def _json(data: Mapping[str, object]) -> str:
+    return msgspec.json.encode(data, enc_hook=_plain).decode() + "\n"
 
 
 def _plain(value: object) -> object:

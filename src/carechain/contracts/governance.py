@@ -205,6 +205,9 @@ class Membership(Protocol):
     def is_member(self, organisation: bytes) -> bool:
         """Whether the organisation is a member now."""
 
+    def require_admissible(self, new: NewMember) -> None:
+        """Refuse a candidate that could never be admitted."""
+
     def admit(self, ctx: Ctx, new: NewMember) -> None:
         """Take an organisation in."""
 
@@ -233,9 +236,8 @@ def outcome(*, ayes: int, noes: int, members: int, quorum: Quorum) -> Standing:
 def propose(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Propose) -> None:
     """Open a vote, with the proposer's organisation in favour."""
     _require_target(membership, msg.change)
-    still_open = sum(
-        1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN and ctx.time_s < row.closes_s
-    )
+    _drop_old(ctx, tables)
+    still_open = sum(1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN)
     require(still_open < OPEN_PROPOSALS, GovernanceCode.TOO_MANY_PROPOSALS)
     proposal = ctx.new_id("proposal")
     row = ProposalRow(
@@ -289,6 +291,13 @@ def end_agreement(ctx: Ctx, tables: GovernanceTables, msg: EndAgreement) -> None
     ctx.emit(AgreementEnded(one=one, other=msg.other))
 
 
+def _drop_old(ctx: Ctx, tables: GovernanceTables) -> None:
+    """Proposals leave the state when their time is over, however they ended; receipts and events keep them."""
+    for (proposal,), row in list(tables.proposals.scan()):
+        if ctx.time_s >= row.closes_s:
+            tables.proposals.delete(proposal)
+
+
 def _settle(ctx: Ctx, tables: GovernanceTables, membership: Membership, proposal: bytes, row: ProposalRow) -> None:
     """Count only the votes of organisations that are still members."""
     members = [organisation for organisation, _ in membership.live_members()]
@@ -316,7 +325,9 @@ def _carry_out(ctx: Ctx, membership: Membership, change: Change) -> None:
 
 
 def _require_target(membership: Membership, change: Change) -> None:
-    if not isinstance(change, AdmitMember):
+    if isinstance(change, AdmitMember):
+        membership.require_admissible(change.new)
+    else:
         require(membership.is_member(change.member), GovernanceCode.TARGET_UNKNOWN)
 
 

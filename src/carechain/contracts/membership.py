@@ -38,7 +38,7 @@ class MembershipCode(RejectionCode):
     STAFF_UNKNOWN = 211, "No such member of staff in your organisation."
     STAFF_LEFT = 212, "This person has left. Enrol a new key instead."
     LAPSE_OUT_OF_RANGE = 213, "Choose a lapse period between 1 and 3650 days."
-    MEMBER_EXISTS = 214, "This organisation is a member already."
+    MEMBER_EXISTS = 214, "This key belongs, or once belonged, to a party. An organisation that returns uses a new key."
     TOO_MANY_MEMBERS = 215, "The consortium is full."
     MEMBER_UNKNOWN = 216, "No such member."
     AUTHORITY_INVALID = 217, "The certificate authority's own certificate does not fit the profile."
@@ -201,6 +201,10 @@ class MembershipTables:
     def admit(self, ctx: Ctx, new: NewMember) -> None:
         """Take an organisation in: called by governance once the vote has passed (ID-5)."""
         ctx.emit(MemberAdmitted(member=_add_member(self, new, ctx.time_s)))
+
+    def require_admissible(self, new: NewMember) -> None:
+        """Refuse a candidate that could never be admitted, before anyone votes on it."""
+        _require_admissible(self, new)
 
     def remove(self, ctx: Ctx, organisation: bytes) -> None:
         """Put an organisation out: called by governance once the vote has passed (ID-5)."""
@@ -522,16 +526,21 @@ def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) ->
     return row
 
 
-def _add_member(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
+def _require_admissible(tables: MembershipTables, new: NewMember) -> bytes:
     require(PUBLIC_KEY_SIZE.get(new.suite) == len(new.public_key), MembershipCode.MEMBER_KEY_INVALID)
     organisation = party_id(new.suite, new.public_key)
-    require(not tables.members.has(organisation), MembershipCode.MEMBER_EXISTS)
+    require(not tables.parties.has(organisation), MembershipCode.MEMBER_EXISTS)
     require(sum(1 for _ in tables.live_members()) < MEMBERS, MembershipCode.TOO_MANY_MEMBERS)
     try:
         authority = read_authority(new.authority)
     except BadCertificate:
         raise Rejected(MembershipCode.AUTHORITY_INVALID) from None
     require(authority.organisation == organisation, MembershipCode.AUTHORITY_INVALID)
+    return organisation
+
+
+def _add_member(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
+    organisation = _require_admissible(tables, new)
     tables.members.put(
         organisation,
         row=MemberRow(

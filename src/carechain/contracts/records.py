@@ -137,11 +137,21 @@ class Consent(Protocol):
 
 
 def latest(tables: RecordsTables, pseudonym: bytes, record: bytes) -> tuple[int, AnchorRow] | None:
-    """The newest version of a record and its anchor."""
-    newest = None
-    for (_, _, version), row in tables.anchors.scan(pseudonym, record):
-        newest = (version, row)
-    return newest
+    """The newest version of a record and its anchor.
+
+    Versions have no gaps, so the last one is found by doubling and then halving: two reads for most records.
+    """
+    present_at, missing_at = 0, 1
+    while missing_at <= RECORD_VERSIONS and tables.anchors.has(pseudonym, record, missing_at):
+        present_at, missing_at = missing_at, missing_at * 2
+    while missing_at - present_at > 1:
+        middle = (present_at + missing_at) // 2
+        if tables.anchors.has(pseudonym, record, middle):
+            present_at = middle
+        else:
+            missing_at = middle
+    row = tables.anchors.get(pseudonym, record, present_at) if present_at else None
+    return None if row is None else (present_at, row)
 
 
 # --- handlers -------------------------------------------------------------------------------------------

@@ -190,6 +190,8 @@ def bind(ctx: Ctx, tables: RelationshipsTables, membership: Membership, msg: Bin
         same_patient = binding.pseudonym == pseudonym and not tables.is_open(pseudonym)
         require(same_patient, RelationshipsCode.ID_ALREADY_BOUND)
         tables.relations.put(pseudonym, row=RelationRow(id_hash=msg.id_hash))
+        known = present(membership.party(pseudonym), RelationshipsCode.RELATION_UNKNOWN)
+        membership.put_party(pseudonym, replace(known, hpke_key=msg.hpke_key))
     else:
         require(membership.party(pseudonym) is None, RelationshipsCode.PSEUDONYM_EXISTS)
         tables.bindings.put(organisation, msg.id_hash, row=BindingRow(pseudonym=pseudonym, bound_s=ctx.time_s))

@@ -31,6 +31,22 @@ class Suite(IntEnum):
 PUBLIC_KEY_SIZE: Final[dict[int, int]] = {Suite.ED25519: 32, Suite.P256: 33}
 
 
+SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(encoding)
+    for encoding in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Every encoding of an Ed25519 point of order 1, 2, 4 or 8, its sign bit cleared. ZIP-215 accepts them as keys, and
+then anyone can make a signature that holds: nobody may be bound to such a key."""
+
+
 class BadSignature(Exception):  # noqa: N818 - names what is wrong with the argument
     """The signature does not hold for this key and these bytes, or the key is not a key."""
 
@@ -49,6 +65,8 @@ def verify(*, suite: int, public_key: bytes, signature: bytes, message: bytes) -
 
 
 def _verify_ed25519(public_key: bytes, signature: bytes, message: bytes) -> None:
+    if public_key[:-1] + bytes([public_key[-1] & 0x7F]) in SMALL_ORDER:
+        raise BadSignature
     try:
         valid = ed25519_zebra.ed_verify(signature, message, public_key)
     except (ValueError, TypeError):

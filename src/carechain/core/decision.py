@@ -17,7 +17,7 @@ class DecisionCode(RejectionCode):
     REQUESTER_NOT_LIVE = 650, "Check 1, member: the requester's certificate or organisation is not live."
     ROLE_MAY_NOT_REQUEST = 651, "Check 2, role: this role, or this purpose for this role, may not request records."
     DENIED_BY_PATIENT = 652, "Check 3, authorised: a standing rule of the patient denies it. Request less, or ask."
-    NO_GRANT = 653, "Check 3, authorised: nothing covers this requester. Ask the patient for a grant."
+    NO_GRANT = 653, "Check 3, authorised: nothing live covers this requester. Ask the patient for a grant."
     GRANT_NOT_LIVE = 654, "Check 3, authorised: the grant, or one it hangs from, was revoked or has expired."
     ACTION_NOT_GRANTED = 655, "Check 3, authorised: the grant does not permit this action."
     PURPOSE_NOT_COVERED = 656, "Check 3, authorised: the grant is for another purpose."

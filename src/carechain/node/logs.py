@@ -2,10 +2,11 @@
 
 Health data, names and existing ids must not reach a log. Rather than trusting every call, fields are let through by
 name: numbers and short fixed words only. Whatever else is passed is replaced by ``withheld``, and the texts of
-other libraries are logged as their template, without what would be filled in.
+other libraries are cut where something is filled in.
 """
 
 import logging
+import re
 import sys
 from pathlib import PurePath
 from typing import IO, Final
@@ -38,9 +39,14 @@ FIELDS: Final = frozenset(
         "version",
     }
 )
-"""Fields that may be logged. None of them takes a party's id, a record's id, a name or anything a person wrote."""
+"""Fields that may be logged. None of them takes a party's id, a name or anything a person wrote."""
+RANDOM_IDS: Final = frozenset({"record", "ticket"})
+"""Fields for the ledger's own random ids, which an operator needs to follow an incident up: 64 hexadecimal digits."""
 WITHHELD: Final = "withheld"
 _LONGEST: Final = 300
+_RANDOM_ID: Final = re.compile(r"[0-9a-f]{64}")
+_FILLED_IN: Final = re.compile(r"[\n%{(<\[\"'`=]")
+"""Where a library's text goes on with something that is not its own: a placeholder, a quotation, a representation."""
 
 
 def configure_logs(level: str = "info", stream: IO[str] | None = None) -> None:
@@ -82,9 +88,15 @@ def configure_logs(level: str = "info", stream: IO[str] | None = None) -> None:
 def only_known_fields(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
     """Let numbers and short texts of known fields through; replace the rest."""
     return {
-        name: value if name.startswith("_") or (name in FIELDS and _is_plain(value)) else WITHHELD
+        name: value if name.startswith("_") or _may_be_logged(name, value) else WITHHELD
         for name, value in event_dict.items()
     }
+
+
+def _may_be_logged(name: str, value: object) -> bool:
+    if name in RANDOM_IDS:
+        return isinstance(value, str) and _RANDOM_ID.fullmatch(value) is not None
+    return name in FIELDS and _is_plain(value)
 
 
 def _is_plain(value: object) -> bool:
@@ -112,9 +124,8 @@ def _place(error: BaseException) -> str:
 
 
 def _template_only(record: logging.LogRecord) -> bool:
-    """Other libraries fill paths and values into their texts, so only the text before that is kept."""
+    """Other libraries fill paths and values into their texts, so only the text before the first of them is kept."""
     if not isinstance(record.msg, dict):
         record.args = None
-        record.msg = str(record.msg).partition("\n")[0].replace("%", "%%") if record.args else str(record.msg)
-        record.msg = record.msg.partition("\n")[0]
+        record.msg = _FILLED_IN.split(str(record.msg), maxsplit=1)[0].rstrip()
     return True

@@ -114,7 +114,7 @@ class Client:
         self.network: Final = None if genesis is None else Network.of(genesis)
         self._url = url.rstrip("/")
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(timeout=httpx.Timeout(REQUEST_S))
+        self._http = http or httpx.AsyncClient(timeout=httpx.Timeout(REQUEST_S), trust_env=False)
         self._entropy = entropy
         self._clock = clock
         self._give_up_s = give_up_s

@@ -29,7 +29,7 @@ from carechain.core.decision import DecisionCode, PathKind
 from carechain.core.limits import TICKET_LIFETIME_S
 from carechain.core.rejection import RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
-from carechain.core.vocabulary import Action, Category, Purpose, Role, Sensitivity, in_mask, mask
+from carechain.core.vocabulary import Action, Category, OrganisationKind, Purpose, Role, Sensitivity, in_mask, mask
 from carechain.sdk.wallet import Pseudonym
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import (
@@ -280,7 +280,7 @@ def test_the_checks_are_made_in_their_order(world: World) -> None:
     deny = SetRule(
         pseudonym=world.steve.id,
         rule=0,
-        who=Who(),
+        who=Who(kinds=mask(*OrganisationKind)),
         purposes=mask(Purpose.HRESCH, Purpose.TREAT),
         scope=EVERYTHING,
         answer=Answer.DENY,

@@ -30,7 +30,7 @@ from carechain.core.context import Ctx
 from carechain.core.limits import GRANT_LIFETIME_S, REQUEST_LIFETIME_S
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
-from carechain.core.vocabulary import Action, Category, Power, Purpose, Sensitivity, mask
+from carechain.core.vocabulary import Action, Category, OrganisationKind, Power, Purpose, Sensitivity, mask
 from carechain.sdk.wallet import Pseudonym
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import (
@@ -90,7 +90,7 @@ def rule_of(patient: Pseudonym, **changed: object) -> SetRule:
     fields: dict[str, object] = {
         "pseudonym": patient.id,
         "rule": 1,
-        "who": Who(),
+        "who": Who(kinds=mask(*OrganisationKind)),
         "purposes": TREAT,
         "scope": EVERYTHING,
         "answer": Answer.DENY,

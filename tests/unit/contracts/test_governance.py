@@ -252,8 +252,7 @@ def test_a_removed_member_loses_staff_votes_and_registry_but_its_patients_keep_t
         member.id for member in (world.a, world.c, world.d, world.e, world.f)
     )
     # A member that was put out does not slip in again under the same key.
-    proposal = world.propose(AdmitMember(new=world.b.as_new()), ayes=(world.c, world.d))
-    world.refused(MembershipCode.MEMBER_EXISTS, Vote(proposal=proposal, aye=True), by=world.e)
+    world.refused(MembershipCode.MEMBER_EXISTS, Propose(change=AdmitMember(new=world.b.as_new())), by=world.a)
 
 
 def test_the_registry_is_certified_and_taken_away_by_vote(world: World) -> None:

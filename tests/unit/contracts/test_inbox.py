@@ -54,7 +54,7 @@ def rule_of(
     return SetRule(
         pseudonym=patient.id,
         rule=number,
-        who=who or Who(),
+        who=who or Who(kinds=mask(*OrganisationKind)),
         purposes=purposes,
         scope=scope,
         answer=answer,
@@ -189,7 +189,11 @@ def test_a_denial_stops_a_grant_also_where_it_touches_only_part(world: World) ->
 
 
 def test_a_rule_about_an_organisation_does_not_let_its_other_patients_in(world: World) -> None:
-    for who in (Who(organisation=world.a.id), Who(kinds=mask(OrganisationKind.HOSPITAL)), Who()):
+    for who in (
+        Who(organisation=world.a.id),
+        Who(kinds=mask(OrganisationKind.HOSPITAL)),
+        Who(kinds=mask(*OrganisationKind)),
+    ):
         world.done(rule_of(world.steve, Answer.ALLOW, who=who, purposes=ALL_PURPOSES), by=world.steve)
         assert world.decision(world.mary, world.steve, purpose=Purpose.PATRQT) == DecisionCode.NO_GRANT
         assert world.decision(world.steve_at_b, world.steve, purpose=Purpose.PATRQT) == DecisionCode.NO_GRANT

@@ -9,7 +9,7 @@ import pytest
 
 from carechain.contracts import membership
 from carechain.contracts.consent.schema import Ask, Renounce
-from carechain.contracts.governance import AdmitMember, CertifyRegistrar, RemoveMember, Vote
+from carechain.contracts.governance import AdmitMember, CertifyRegistrar, Propose, RemoveMember, Vote
 from carechain.contracts.membership import (
     DismissStaff,
     EnrolStaff,
@@ -180,7 +180,7 @@ def last_vote(world: World, change: object) -> tuple[Organisation, Vote]:
 
 @rows.row(MembershipCode.MEMBER_EXISTS)
 def a_member_is_admitted_again(world: World) -> Attempt:
-    return last_vote(world, AdmitMember(new=world.b.as_new()))
+    return world.a, Propose(change=AdmitMember(new=world.b.as_new()))
 
 
 @rows.row(MembershipCode.TOO_MANY_MEMBERS, limits=((membership, "MEMBERS", 6),))
@@ -205,24 +205,28 @@ def certified_after_removal(world: World) -> Attempt:
 @rows.row(MembershipCode.AUTHORITY_INVALID)
 def the_authority_is_another_organisations(world: World) -> Attempt:
     g, h = (Organisation(label, kind=OrganisationKind.HOSPITAL) for label in "gh")
-    return last_vote(world, AdmitMember(new=_with(g, authority=h.authority.certificate)))
+    return (world.a, Propose(change=AdmitMember(new=_with(g, authority=h.authority.certificate))))
 
 
 @rows.row(MembershipCode.AUTHORITY_INVALID)
 def the_authority_is_noise(world: World) -> Attempt:
-    return last_vote(
-        world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00"))
+    return (
+        world.a,
+        Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00"))),
     )
 
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
 def the_key_has_another_suites_length(world: World) -> Attempt:
-    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2)))
+    return (world.a, Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2))))
 
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
 def the_suite_is_unknown(world: World) -> Attempt:
-    return last_vote(world, AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200)))
+    return (
+        world.a,
+        Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200))),
+    )
 
 
 def _with(organisation: Organisation, **changed: object) -> NewMember:

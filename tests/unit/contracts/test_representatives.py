@@ -25,7 +25,7 @@ from carechain.contracts.membership import MembershipCode
 from carechain.core.decision import DecisionCode, PathKind
 from carechain.core.message import Message
 from carechain.core.scope import EVERYTHING
-from carechain.core.vocabulary import Category, Power, Purpose
+from carechain.core.vocabulary import Category, OrganisationKind, Power, Purpose, mask
 from world import DAY_S, LATER_S, RESULTS, START_S, TREAT, Actor, World, grant_of, scope_of
 
 BOTH = scope_of(Category.RESULT, Category.ENCOUNTER)
@@ -69,7 +69,7 @@ def attempts(world: World) -> dict[str, tuple[Power, Message]]:
             SetRule(
                 pseudonym=world.steve.id,
                 rule=1,
-                who=Who(),
+                who=Who(kinds=mask(*OrganisationKind)),
                 purposes=TREAT,
                 scope=RESULTS,
                 answer=Answer.ASK,

@@ -117,7 +117,7 @@ def samples(world: World) -> dict[type[Message], Message]:
         SetRule(
             pseudonym=steve.id,
             rule=1,
-            who=Who(),
+            who=Who(kinds=mask(*OrganisationKind)),
             purposes=TREAT,
             scope=RESULTS,
             answer=Answer.ALLOW,

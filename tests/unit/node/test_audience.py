@@ -143,9 +143,7 @@ def test_tickets_reach_requester_patient_and_custodian(world: World) -> None:
 def test_what_concerns_one_organisation(world: World) -> None:
     left = world.done(Leave(pseudonym=world.steve.id), by=world.steve)[0]
     assert audience(world, left) == {"steve", "anna", "rosa", "a"}
-    stored = world.done(
-        PutSummary(pseudonym=world.mary.id, sealed=bytes(SUMMARY_BUCKET_BYTES)), by=world.mary
-    )[0]
+    stored = world.done(PutSummary(pseudonym=world.mary.id, sealed=bytes(SUMMARY_BUCKET_BYTES)), by=world.mary)[0]
     assert audience(world, stored) == {"mary"}
     dismissed = world.done(DismissStaff(party=world.bina.id), by=world.b)[0]
     assert audience(world, dismissed) == {"bina", "b"}

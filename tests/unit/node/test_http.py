@@ -1,5 +1,4 @@
-"""Goal: the node's HTTP face lets nobody past a check, refuses what is malformed with its code, and shows no stranger
-anything.
+"""Goal: the node's HTTP face lets nobody past a check and refuses whatever is malformed with its code.
 
 Method: a real server on a loopback port over a real ledger; each route with each way of being wrong, then a little
 fuzzing of every body. Refusals are compared by code number, which is what clients match on.
@@ -313,9 +312,7 @@ def test_a_session_can_be_opened_in_json(tmp_path: Path) -> None:
             }
             answer = await node.http.post("/v1/session", json=body)
             headers = {"authorization": f"Bearer {answer.json()['token']}"}
-            log = await node.http.post(
-                "/v1/query/access.log", json={"pseudonym": net.steve.id.hex()}, headers=headers
-            )
+            log = await node.http.post("/v1/query/access.log", json={"pseudonym": net.steve.id.hex()}, headers=headers)
             assert log.json()["rows"] == []
 
     asyncio.run(main())

@@ -48,15 +48,24 @@ def test_everything_else_is_withheld(output: io.StringIO) -> None:
     assert CANARY not in output.getvalue()
 
 
+def test_an_incident_names_the_ledgers_own_random_id_and_nothing_else(output: io.StringIO) -> None:
+    log = structlog.get_logger("carechain.gatekeeper")
+    log.error("integrity_incident", code=914, record="ab" * 32)
+    log.error("integrity_incident", code=914, record=CANARY)
+    assert [line["record"] for line in lines(output)] == ["ab" * 32, WITHHELD]
+
+
 def test_other_libraries_are_logged_without_what_they_fill_in(output: io.StringIO) -> None:
     logger = logging.getLogger("some.library")
     logger.warning("cannot open %s for %r", CANARY, CANARY)
     logger.warning("100%% of %s", CANARY, extra={"patient": CANARY})
     logger.warning("first line\n%s", CANARY)
+    logger.warning(f"Exception in callback keep({CANARY!r})")  # noqa: G004 - what asyncio does
     assert [line["event"] for line in lines(output)] == [
-        "cannot open %s for %r",
-        "100%% of %s",
+        "cannot open",
+        "100",
         "first line",
+        "Exception in callback keep",
     ]
     assert CANARY not in output.getvalue()
 

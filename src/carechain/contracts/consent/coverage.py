@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Protocol
 
+from msgspec import Struct
+
 from carechain.contracts.consent.schema import (
     Answer,
     ConsentCode,
@@ -17,7 +19,7 @@ from carechain.core.decision import DecisionCode, Path, PathKind
 from carechain.core.limits import GRANT_DEPTH
 from carechain.core.party import Party
 from carechain.core.scope import Scope
-from carechain.core.vocabulary import Action, PartyKind, Power, Purpose, in_mask
+from carechain.core.vocabulary import ALL_PURPOSES, Action, PartyKind, Power, Purpose, in_mask
 
 GrantPath = tuple[tuple[bytes, GrantRow], ...]
 """Grant ids and rows from the root to the leaf."""
@@ -68,6 +70,26 @@ def matches(who: Who, requester: bytes, party: Party, kind: int | None) -> bool:
     )
 
 
+class Sight(Struct, frozen=True):
+    """What somebody sees of a patient's records: inside all ``scopes``, for a purpose that no denial takes away."""
+
+    scopes: tuple[Scope, ...]
+    purposes: int = ALL_PURPOSES
+    denials: tuple[RuleRow, ...] = ()
+
+    def covers(self, *, category: int, sensitivity: int, day: int, record: bytes) -> bool:
+        """Whether one record is seen."""
+
+        def inside(scope: Scope) -> bool:
+            return scope.covers(category=category, sensitivity=sensitivity, day=day, record=record)
+
+        left = self.purposes
+        for denial in self.denials:
+            if inside(denial.scope):
+                left &= ~denial.purposes
+        return bool(left) and all(map(inside, self.scopes))
+
+
 class Coverage:
     """The decisions of consent over its tables and the few reads it needs from other contracts."""
 
@@ -84,18 +106,23 @@ class Coverage:
     def path_to(self, pseudonym: bytes, grant_id: bytes, time_s: int) -> GrantPath | None:
         """The grants from the root to ``grant_id`` if every one of them is live; None otherwise.
 
-        A staff grantor who has left the consortium no longer holds what it passed on, so its subtree is dead.
+        A grantor who has left, or who has given up the grant it passed on from, no longer holds anything to pass
+        on, so what hangs below is dead.
         """
         path: list[tuple[bytes, GrantRow]] = []
         current: bytes | None = grant_id
+        passed_on_by: tuple[bytes, ...] = ()
         while current is not None:
             row = self.tables.grants.get(pseudonym, current)
             if row is None or not is_live(row, time_s) or len(path) >= GRANT_DEPTH:
+                return None
+            if passed_on_by and not any(one in row.grantees for one in passed_on_by):
                 return None
             if row.grantor != pseudonym:
                 grantor = self.membership.party(row.grantor)
                 if grantor is None or (grantor.kind is PartyKind.STAFF and self.membership.has_left(grantor)):
                     return None
+                passed_on_by = (row.grantor, grantor.organisation)
             path.append((current, row))
             current = row.parent
         return tuple(reversed(path))
@@ -172,15 +199,26 @@ class Coverage:
                     found.append((number, rule))
         return found
 
-    def readable_paths(
-        self, pseudonym: bytes, requester: bytes, party: Party, time_s: int
-    ) -> tuple[tuple[Scope, ...], ...]:
-        """For each live grant that lets the requester read: the scopes along its path, the root's first."""
+    def denials_about(self, pseudonym: bytes, requester: bytes, party: Party, time_s: int) -> tuple[RuleRow, ...]:
+        """The patient's live denials that are about this requester, whatever the purpose."""
+        kind = self.membership.kind_of(party.organisation)
         return tuple(
-            tuple(row.scope for _, row in path)
-            for path in self._paths_for(pseudonym, requester, party, time_s)
-            if path is not None and all(row.actions & Action.READ for _, row in path)
+            rule
+            for _, rule in self.tables.rules.scan(pseudonym)
+            if rule.answer is Answer.DENY and time_s < rule.expires_s and matches(rule.who, requester, party, kind)
         )
+
+    def sights(self, pseudonym: bytes, requester: bytes, party: Party, time_s: int) -> tuple[Sight, ...]:
+        """What each live grant lets the requester read, with the patient's denials taken off."""
+        denials = self.denials_about(pseudonym, requester, party, time_s)
+        found: list[Sight] = []
+        for path in self._paths_for(pseudonym, requester, party, time_s):
+            if path is not None and all(row.actions & Action.READ for _, row in path):
+                purposes = ALL_PURPOSES
+                for _, row in path:
+                    purposes &= row.purposes
+                found.append(Sight(tuple(row.scope for _, row in path), purposes, denials))
+        return tuple(found)
 
     def policy_covers(self, pseudonym: bytes, party: Party, scope: Scope, purpose: Purpose, time_s: int) -> bool:
         """Whether the treatment policy of the genesis lets covered entities do this (CON-6)."""

@@ -15,6 +15,7 @@ from carechain.contracts.consent.schema import (
     RuleChanged,
     RuleRow,
     SetRule,
+    Who,
     Withdraw,
     Withdrawn,
 )
@@ -105,7 +106,9 @@ def set_rule(ctx: Ctx, coverage: Coverage, msg: SetRule) -> None:
     require(0 < msg.purposes <= ALL_PURPOSES, ConsentCode.PURPOSES_MALFORMED)
     whole = msg.answer is not Answer.DENY or msg.scope.ceiling is Sensitivity.V
     known = subset(msg.who.kinds, _ALL_KINDS) and subset(msg.who.roles, ALL_ROLES)
-    require(whole and known, ConsentCode.RULE_MALFORMED)
+    # Nobody named means everybody, which is a sound thing to deny and never one to allow.
+    named = msg.answer is not Answer.ALLOW or msg.who != Who()
+    require(whole and known and named, ConsentCode.RULE_MALFORMED)
     require(msg.expires_s > ctx.time_s, ConsentCode.EXPIRY_NOT_IN_FUTURE)
     rules = coverage.tables.rules
     replaced = rules.get(msg.pseudonym, msg.rule)

@@ -49,7 +49,10 @@ class ConsentCode(RejectionCode):
     INBOX_FULL = 426, "This patient's inbox is full."
     ANSWER_WIDER_THAN_REQUEST = 427, "An approval may narrow the request, not widen it."
     SENDER_NOT_REQUESTER = 428, "Only the requester may withdraw."
-    RULE_MALFORMED = 429, "A rule names who, which purposes and a scope; a denial has the ceiling V."
+    RULE_MALFORMED = (
+        429,
+        "A permission names whom it is for; a denial has the ceiling V; use known kinds and roles.",
+    )
     RULE_NOT_FOUND = 430, "No such standing rule."
     TOO_MANY_RULES = 431, "This pseudonym has too many standing rules."
     REPRESENTATIVE_EXISTS = 432, "This key is in use. A representative uses a key of its own for each patient."

@@ -1,6 +1,6 @@
 """Consent, the end of the contract: invariants, genesis, and the lists that both sides may read (CON-4, CON-9)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from carechain.contracts.consent.schema import (
 )
 from carechain.core.limits import QUERY_PAGE_ROWS
 from carechain.core.scope import Scope
-from carechain.core.vocabulary import Action, Power
+from carechain.core.vocabulary import ALL_PURPOSES, Action, Power
 
 # --- invariants -----------------------------------------------------------------------------------------
 
@@ -127,11 +127,13 @@ def who_can_see(
 
     rows = {grant_id: row for (_, grant_id), row in coverage.tables.grants.scan(pseudonym)}
     for grant_id, row in rows.items():
-        path = coverage.path_to(pseudonym, grant_id, time_s)
-        if path and all(one.actions & Action.READ and covers(one.scope) for _, one in path):
+        readers = tuple(
+            grantee for grantee in row.grantees if _reads(coverage, pseudonym, grantee, grant_id, covers, time_s)
+        )
+        if readers:
             below = tuple(sorted(_subtree(rows, grant_id)))
             reasons.append(
-                Reason(who=row.grantees, because="grant", grant_id=grant_id, ends_with=below, expires_s=row.expires_s)
+                Reason(who=readers, because="grant", grant_id=grant_id, ends_with=below, expires_s=row.expires_s)
             )
     for representative, powers in representatives_of(coverage.tables, pseudonym):
         live = coverage.representative(pseudonym, representative, time_s) is not None
@@ -147,6 +149,28 @@ def who_can_see(
     if policy.enabled and covers(policy.scope):
         reasons.append(Reason(who=(), because="policy"))
     return reasons
+
+
+def _reads(
+    coverage: Coverage,
+    pseudonym: bytes,
+    grantee: bytes,
+    grant_id: bytes,
+    covers: Callable[[Scope], bool],
+    time_s: int,
+) -> bool:
+    """Whether this grantee reads the record through this grant: not one who left, and not against a denial."""
+    path = coverage.path_to(pseudonym, grant_id, time_s)
+    party = coverage.membership.party(grantee)
+    if path is None or party is None or coverage.membership.has_left(party):
+        return False
+    purposes = ALL_PURPOSES
+    for _, row in path:
+        purposes &= row.purposes
+    for denial in coverage.denials_about(pseudonym, grantee, party, time_s):
+        if covers(denial.scope):
+            purposes &= ~denial.purposes
+    return bool(purposes) and all(row.actions & Action.READ and covers(row.scope) for _, row in path)
 
 
 def _subtree(rows: dict[bytes, GrantRow], root: bytes) -> list[bytes]:
