@@ -6,6 +6,9 @@ loopback. No figure is judged here: how fast a machine is, is not a property of 
 do is checked instead: count work that was refused, or a load that is not what it says.
 """
 
+import gc
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,16 @@ import orjson
 import pytest
 
 from carechain.bench import growth, healthchain, read, saturate, write
+from carechain.bench.alone import alone
 from carechain.bench.figures import percentile
 from carechain.bench.filling import BenchFailed, Ledger, Signers, cut, fill, plan_of, presign, silent
 from carechain.bench.host import Batch
 from carechain.bench.load import fetch, request
-from carechain.bench.machine import cost_of, describe, disk_bytes
-from carechain.bench.workload import TX_BYTES, network_of, patient_of, sign_anchors, sign_patients
-from carechain.chain.tx import parse
+from carechain.bench.machine import allow_open_files, cost_of, describe, disk_bytes
+from carechain.bench.workload import TX_BYTES, VALIDITY_S, network_of, patient_of, sign_anchors, sign_patients
+from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.records import Anchor
+from carechain.node.main import COLLECT_AFTER
 
 EVERY = {"bench", "engine", "nodes", "payload", "policy", "machine"}
 
@@ -54,6 +59,12 @@ def test_a_large_state_is_there_before_the_run() -> None:
     assert shape.writes == saturate.LARGE_WRITES
 
 
+def test_of_a_small_state_the_run_writes_what_it_is_told_to() -> None:
+    shape = saturate._shape(24_000, 5_000)
+    assert shape.pseudonyms * 7 + shape.prepared + shape.writes == 24_000
+    assert shape.writes == 5_000
+
+
 def test_write(tmp_path: Path) -> None:
     result = write.run_write(writes=3, patients=2, folder=tmp_path)
     check(result, {"p50_ms", "p95_ms", "http_p50_ms", "sync_p50_ms"}, write.render)
@@ -70,8 +81,10 @@ def test_growth(tmp_path: Path) -> None:
     result = growth.run_growth(sizes=(20, 40), reads=10, folder=tmp_path)
     check(result, {"rows", "read_ratio"}, growth.render)
     assert [row["records"] for row in result["rows"]] == [20, 40]
-    promised = {"records", "read_p50_ms", "tx_per_s", "disk_bytes_per_tx", "rss_mb"}
+    promised = {"records", "read_p50_ms", "tx_per_s", "disk_bytes_per_tx", "disk_bytes_per_record", "rss_mb"}
     assert all(promised <= set(row) for row in result["rows"])
+    # Registrations weigh on the records, and are no records.
+    assert all(row["disk_bytes_per_record"] > row["disk_bytes_per_tx"] > TX_BYTES for row in result["rows"])
 
 
 def test_healthchain(tmp_path: Path) -> None:
@@ -79,7 +92,8 @@ def test_healthchain(tmp_path: Path) -> None:
         batch=Batch(timeout_s=0.1, txs=5), paper=healthchain.SETTINGS[0].paper, fabric=healthchain.SETTINGS[0].fabric
     )
     result = healthchain.run_healthchain(settings=(quick,), together=12, folder=tmp_path)
-    check(result, {"rows"}, healthchain.render)
+    check(result, {"rows", "together", "compared"}, healthchain.render)
+    assert "not of this run" in healthchain.render(result)
     (row,) = result["rows"]
     assert {"timeout_s", "size", "read_ms", "reads_per_s", "write_ms", "writes_per_s", "paper"} <= set(row)
     assert row["paper"] == {"read_ms": 142.0, "reads_per_s": 10.259, "write_ms": 20379.0, "writes_per_s": 7.043}
@@ -102,6 +116,31 @@ def test_every_transaction_of_the_load_has_600_bytes_and_its_own_id(tmp_path: Pa
     assert len({tx.id for tx in parsed}) == 300
     assert {tx.body.sender for tx in parsed} == {one.party for one in network_of(plan).staff}
     assert all(isinstance(tx.body.messages[0], Anchor) for tx in parsed)
+
+
+def test_transactions_live_as_long_as_a_clients() -> None:
+    assert 60 <= VALIDITY_S <= 120
+
+
+def test_the_keys_that_are_stated_are_in_the_state(tmp_path: Path) -> None:
+    stated, counted = [], []
+    for patients, records in ((1, 0), (3, 0), (3, 5)):
+        scratch = tmp_path / f"{patients}-{records}"
+        scratch.mkdir()
+        with Signers() as signers:
+            filled = fill(
+                home=scratch / "home",
+                scratch=scratch,
+                plan=plan_of(patients),
+                records=records,
+                signers=signers,
+                progress=silent,
+            )
+        with Ledger(filled.home, filled.plan) as ledger:
+            counted.append(sum(1 for _ in ledger.session.snapshot().scan(b"")))
+        stated.append(filled.keys)
+    # Organisations, staff and replay digests are in every state and are not stated.
+    assert [one - stated[0] for one in stated] == [one - counted[0] for one in counted]
 
 
 def test_slices_signed_apart_are_the_load_signed_at_once(tmp_path: Path) -> None:
@@ -132,9 +171,12 @@ def test_a_refused_transaction_ends_the_run(tmp_path: Path) -> None:
     time_s = filled.plan.genesis_s + 3_600
     with Ledger(filled.home, filled.plan) as ledger:
         assert ledger.drive(iter([(time_s, raws[:2])])).txs == 2
-        with pytest.raises(BenchFailed):
+        with pytest.raises(BenchFailed, match=AdmissionCode.REPLAYED.label):
             ledger.drive(iter([(time_s, raws[1:3])]))
-    with Ledger(filled.home, filled.plan) as ledger, pytest.raises(BenchFailed):
+    with (
+        Ledger(filled.home, filled.plan) as ledger,
+        pytest.raises(BenchFailed, match=AdmissionCode.BAD_SIGNATURE.label),
+    ):
         ledger.drive(iter([(time_s, [raws[3][:-1] + bytes([raws[3][-1] ^ 1])])]))
 
 
@@ -157,6 +199,24 @@ def test_disk_counts_what_is_occupied(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(10_000_000)
     assert 100_000 <= disk_bytes(tmp_path) < 1_000_000
+
+
+def test_what_is_measured_runs_alone_and_as_a_node() -> None:
+    assert alone(os.getpid) != os.getpid()
+    assert alone(gc.get_threshold) == COLLECT_AFTER
+
+
+def test_what_is_measured_may_fail() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        alone(percentile, [], 0.5)
+
+
+def test_more_sockets_than_the_system_allows_are_refused() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("this system allows any number of open files")
+    with pytest.raises(OSError, match=str(hard)):
+        allow_open_files(hard + 1)
 
 
 def test_cost_and_machine_are_stated() -> None:

@@ -1,26 +1,22 @@
 """Goal: a node as an operator runs it keeps what it acknowledged, stops cleanly, and says why it cannot run.
 
 Method: real processes on homes of the test's own, spoken to by the SDK's client over loopback; each is waited for by
-reading its log, never by sleeping. A canary is put wherever a client can put text, and looked for in the log.
+reading its log, never by sleeping.
 """
 
 import asyncio
 import ipaddress
 import json
-import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
+import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
+import lmdb
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,30 +24,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from carechain.chain import genesis as founding
 from carechain.chain.queries import NoArgs, TimelinePage
-from carechain.contracts.membership import EnrolStaff
-from carechain.core.crypto import Suite
-from carechain.core.vocabulary import PartyKind, Role
 from carechain.engine.session import Session
-from carechain.node.home import make_home, running
+from carechain.node.home import HOME_VERSION, VERSION_FILE, running
+from carechain.node.main import _bound
+from carechain.node.settings import ApiSettings
 from carechain.sdk.client import Client, Refused, SyncClient, Unreachable
-from carechain.sdk.identity import Identity
-from carechain.sealing.symmetric import ScryptCost
+from carechain.state.store import STORE_VERSION
 from node_network import founders, genesis_of
-from world import Actor, Organisation, anchor_of, anything, bind_message, entropy_of, seeded, wallet_of
-
-PASSWORD = "correct horse 口令"
-CANARY = "Steve-Apple-MRN-4711"
-PROGRAM = """
-import sys
-from pathlib import Path
-from carechain.node.main import run
-from carechain.node.settings import load_settings
-sys.exit(run(load_settings(home=Path(sys.argv[1]))))
-"""
-ANY_PORT = "[api]\nport = 0\n[ops]\nport = 0\n[gatekeeper_api]\nport = 0\n"
-GENESIS_S = 1_770_000_000
+from node_process import ANY_PORT, GENESIS_S, PASSWORD, cannot_run, make, node, populate
+from world import Actor, Organisation, anchor_of
 
 
 @pytest.fixture
@@ -62,109 +44,6 @@ def members() -> dict[str, Organisation]:
 @pytest.fixture
 def home(tmp_path: Path, members: dict[str, Organisation]) -> Path:
     return make(tmp_path / "节点", members["a"], members)
-
-
-def make(home: Path, owner: Organisation, members: dict[str, Organisation], config: str = ANY_PORT) -> Path:
-    """The home of one organisation."""
-    make_home(home)
-    (home / "genesis.json").write_bytes(founding.write(genesis_of(members, time_s=GENESIS_S)))
-    identity = Identity(
-        kind=PartyKind.MEMBER,
-        suite=Suite.ED25519,
-        signing_seed=seeded(owner.label, "signing"),
-        hpke_seed=seeded(owner.label, "hpke"),
-        party=owner.id,
-        organisation=owner.id,
-        label=CANARY,
-    )
-    identity.save(
-        home / "keys" / "member.json", password=PASSWORD, entropy=entropy_of("file"), cost=ScryptCost(n=1024, r=1)
-    )
-    password = home / "keys" / "password"
-    password.write_text(PASSWORD + "\n", encoding="utf-8")
-    password.chmod(0o600)
-    (home / "config.toml").write_text('password_file = "keys/password"\n' + config, encoding="utf-8")
-    return home
-
-
-class Process:
-    """A running node: its log so far, its addresses, its end."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.log: list[str] = []
-        self._popen = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(home)],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        assert self._popen.stderr is not None
-        for line in self._popen.stderr:
-            self.log.append(line)
-            if '"node started"' in line:
-                break
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._popen.stderr is not None
-        self.log.extend(self._popen.stderr)
-
-    @property
-    def addresses(self) -> dict[str, Any]:
-        """What it said when it started."""
-        return json.loads(next(line for line in self.log if '"node started"' in line))
-
-    @property
-    def api(self) -> str:
-        return str(self.addresses["api"])
-
-    def ask_to_stop(self, number: int = signal.SIGTERM) -> None:
-        self._popen.send_signal(number)
-
-    def end(self) -> int:
-        """The exit status."""
-        status = self._popen.wait(60)
-        self._reader.join()
-        for pipe in (self._popen.stdout, self._popen.stderr):
-            assert pipe is not None
-            pipe.close()
-        return status
-
-
-@contextmanager
-def node(home: Path) -> Iterator[Process]:
-    process = Process(home)
-    try:
-        yield process
-    finally:
-        process.ask_to_stop(signal.SIGKILL)
-        process.end()
-
-
-def cannot_run(home: Path) -> str:
-    """The sentence of a node that must exit with 3 before it starts."""
-    process = Process(home)
-    assert process.end() == 3
-    said = [line for line in process.log if line.startswith("carechain: ")]
-    assert len(said) == 1, process.log
-    assert "Traceback" not in "".join(process.log)
-    return said[0]
-
-
-def populate(api: str, owner: Organisation) -> tuple[Actor, Any]:
-    """A doctor who may write, and a patient."""
-    carl, steve = Actor("carl", organisation=owner.id), wallet_of("steve").pseudonym(owner.id)
-    with SyncClient(api, owner) as member:
-        certificate = owner.certify(carl, Role.DOCTOR)
-        member.submit(EnrolStaff(certificate=certificate, hpke_key=carl.hpke.public_key))
-        member.submit(bind_message(steve, owner.secret.id_hash("mrn", CANARY)))
-    with SyncClient(api, steve) as patient:
-        patient.submit(anything(steve, owner))
-    return carl, steve
 
 
 def test_a_node_serves_all_its_ports_and_drains_on_sigterm(home: Path, members: dict[str, Organisation]) -> None:
@@ -317,36 +196,78 @@ def write_certificate(folder: Path) -> None:
     (folder / "tls.key").chmod(0o600)
 
 
-def test_a_canary_reaches_neither_log_nor_metrics(home: Path, members: dict[str, Organisation]) -> None:
-    (home / "config.toml").write_text((home / "config.toml").read_text() + '[log]\nlevel = "debug"\n')
+def test_what_a_newer_program_wrote_is_refused_and_left_alone(home: Path, members: dict[str, Organisation]) -> None:
     with node(home) as process:
-        carl, steve = populate(process.api, members["a"])
-        with httpx.Client(base_url=process.api, trust_env=False) as http:
-            for method, path in (
-                ("GET", f"/{CANARY}"),
-                ("GET", f"/v1/blocks/{CANARY}"),
-                ("GET", f"/v1/transactions/{CANARY}?x={CANARY}"),
-                ("POST", f"/v1/query/{CANARY}"),
-                ("POST", "/v1/transactions"),
-                ("POST", "/v1/transactions/batch"),
-                ("POST", "/v1/session"),
-                ("BREW", "/v1/session"),
-            ):
-                for media in ("application/json", "application/msgpack", CANARY):
-                    headers = {"content-type": media, "authorization": f"Bearer {CANARY}", "x-patient": CANARY}
-                    answer = http.request(method, path, content=json.dumps({"tx": CANARY}), headers=headers)
-                    assert answer.status_code < 500
-                    assert CANARY not in answer.text
-        with socket.create_connection(("127.0.0.1", int(process.api.rpartition(":")[2]))) as raw:
-            raw.sendall(f"{CANARY} nonsense\r\n\r\n".encode())
-            assert CANARY.encode() not in raw.recv(4096)
-        with SyncClient(process.api, carl) as client:
-            client.submit(anchor_of(steve, "one"))
-        metrics = httpx.get(f"{process.addresses['ops']}/metrics", trust_env=False).text
         process.ask_to_stop()
         assert process.end() == 0
-    ids = (carl.id.hex(), steve.id.hex(), members["a"].secret.id_hash("mrn", CANARY).hex())
-    for text in ("".join(process.log), metrics):
-        assert not [one for one in (CANARY, PASSWORD, *ids) if one in text]
-    ledger = b"".join(path.read_bytes() for path in (home / "ledger").rglob("*") if path.is_file())
-    assert CANARY.encode() not in ledger
+    for change, undo, said in (
+        (lambda: (home / VERSION_FILE).write_text("999\n"), lambda: (home / VERSION_FILE).write_text("1\n"), "newer"),
+        (lambda: set_store_version(home, STORE_VERSION + 1), lambda: set_store_version(home, STORE_VERSION), "version"),
+    ):
+        change()
+        assert said in cannot_run(home)
+        undo()
+    assert HOME_VERSION == int((home / VERSION_FILE).read_text())
+    with node(home) as process, SyncClient(process.api, members["a"]) as client:
+        assert client.status().height > 1
+
+
+def set_store_version(home: Path, version: int) -> None:
+    with lmdb.open(str(home / "ledger" / "tree" / "index"), max_dbs=32) as index, index.begin(write=True) as txn:
+        txn.put(b"version", struct.pack(">I", version), db=index.open_db(b"main", txn=txn))
+
+
+def test_a_second_signal_breaks_no_drain(home: Path, members: dict[str, Organisation]) -> None:
+    with node(home) as process:
+        carl, steve = populate(process.api, members["a"])
+        token = session_of(process.api, carl)
+        # An answer that is still being asked for keeps the drain open until the second signal is there.
+        with socket.create_connection(("127.0.0.1", port_of(process.api))) as slow:
+            head = f"POST /v1/query/records.timeline HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+            slow.sendall(f"{head}content-type: application/json\r\ncontent-length: 90\r\n\r\n".encode())
+            process.ask_to_stop()
+            process.wait_for('"node stopping"')
+            process.ask_to_stop()
+            process.ask_to_stop(signal.SIGINT)
+            slow.sendall(json.dumps({"pseudonym": steve.id.hex()}).ljust(90).encode())
+            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.end() == 0
+        assert '"node stopped"' in process.log[-1]
+
+
+def test_a_connection_that_is_kept_open_answers_without_delay(home: Path) -> None:
+    """The listening socket hands TCP_NODELAY on: with Nagle's delay each of these answers would take 40 ms."""
+    for group in (ApiSettings(port=0), ApiSettings(port=0, host="::1")):
+        if ":" in group.host and not socket.has_ipv6:
+            continue
+        with _bound(group) as listening:
+            assert listening.proto == socket.IPPROTO_TCP
+
+            async def accepted_without_delay(listening: socket.socket = listening) -> int:
+                found = asyncio.get_running_loop().create_future()
+
+                class Look(asyncio.Protocol):
+                    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                        one = transport.get_extra_info("socket")
+                        found.set_result(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                        transport.close()
+
+                server = await asyncio.get_running_loop().create_server(Look, sock=listening)
+                with socket.create_connection(listening.getsockname()[:2]):
+                    delayed = await found
+                server.close()
+                return int(delayed)
+
+            assert asyncio.run(accepted_without_delay()) == 1
+
+
+def session_of(api: str, who: Actor) -> str:
+    async def main() -> str:
+        async with Client(api, who) as client:
+            return (await client.open_session()).token
+
+    return asyncio.run(main())
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from carechain.bench.workload import (
     KEYS_A_PATIENT,
+    KEYS_A_RECORD,
     TX_BYTES,
     VALIDITY_S,
     Plan,
@@ -76,8 +77,8 @@ class Filled(Struct, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> int:
-        """State keys, apart from the few dozen of organisations, staff and replay digests."""
-        return self.plan.pseudonyms * KEYS_A_PATIENT + self.anchors
+        """State keys, apart from the hundred or so of organisations, staff and replay digests."""
+        return self.plan.pseudonyms * KEYS_A_PATIENT + self.anchors * KEYS_A_RECORD
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -181,13 +182,17 @@ class Ledger:
             if not waiting and not ready:
                 return Driven(txs=txs, seconds=perf_counter() - began, latencies_s=latencies_s)
             for number, verdicts in self._admission.collect() if ready else self._admission.wait():
-                if any(isinstance(verdict, RejectionCode) for verdict in verdicts):
-                    raise BenchFailed("a transaction was not admitted")
+                for verdict in verdicts:
+                    if isinstance(verdict, RejectionCode):
+                        raise BenchFailed(f"a transaction was not admitted: {verdict.label}")
                 ready.append(waiting.pop(number))
             handed_in, (time_s, raws) = ready.popleft()
             made = self._engine.produce(time_s=time_s, txs=raws)
-            if made.refused or any(receipt.code != OK for receipt in made.receipts):
-                raise BenchFailed("a transaction was refused")
+            codes = {code for _, code in made.refused} | {
+                receipt.code for receipt in made.receipts if receipt.code != OK
+            }
+            if codes:
+                raise BenchFailed(f"transactions were refused with {sorted(codes)}")
             latencies_s.append(perf_counter() - handed_in)
             txs += len(raws)
 

@@ -1,5 +1,6 @@
 """What a benchmark ran on, and what it cost: processor, memory, time of the processes, bytes on disk."""
 
+import errno
 import os
 import platform
 import resource
@@ -79,6 +80,16 @@ def _with_children(pid: int) -> list[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return found
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process and its children have ``count`` files and sockets open; ``OSError`` where that is forbidden."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise OSError(errno.EMFILE, f"{count} files and sockets must be open at once; the system allows {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def disk_bytes(folder: Path) -> int:

@@ -22,8 +22,9 @@ def render_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obj
     console.print(table)
     machine = result["machine"]
     console.print(f"machine  {machine['cpu']}, {machine['cores']} cores, {machine['system']}, {machine['python']}")
-    for name in ("payload", "policy"):
-        console.print(f"{name:8} {result[name]}", highlight=False)
+    for name in ("payload", "policy", "compared"):
+        if name in result:
+            console.print(f"{name:8} {result[name]}", highlight=False)
     console.print(f"nodes    {result['nodes']}, engine {result['engine']}", highlight=False)
     output = console.file
     return output.getvalue() if isinstance(output, StringIO) else ""

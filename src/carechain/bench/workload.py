@@ -20,7 +20,7 @@ from carechain.contracts.membership import EnrolStaff
 from carechain.contracts.records import Anchor
 from carechain.contracts.relationships import Bind
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
-from carechain.core.limits import ID_SIZE, LAPSE_MAX_DAYS, NONCE_SIZE, TX_LIFETIME_S
+from carechain.core.limits import ID_SIZE, LAPSE_MAX_DAYS, NONCE_SIZE
 from carechain.core.message import Message
 from carechain.core.organisation import NewMember
 from carechain.core.scope import EVERYTHING
@@ -42,14 +42,17 @@ from carechain.sdk.wallet import Pseudonym, binding_proof, derive_pseudonym
 
 TX_BYTES: Final = 600
 """Every anchor of the load: the whole signed transaction, locator included."""
-VALIDITY_S: Final = TX_LIFETIME_S - 60
-"""How long presigned transactions live: a minute less than the ledger allows, because block time lags behind."""
+VALIDITY_S: Final = 120
+"""How long presigned transactions live: what a client would ask for. The ledger remembers an id for that long."""
 STAFF: Final = 50
 """Signers of the load, all of the custodian."""
 READERS: Final = 4
 """Doctors of the other hospital: they read by grant."""
 KEYS_A_PATIENT: Final = 7
-"""State keys that a patient brings: party, binding, relation, grant, two index entries, counter."""
+"""State keys that a patient brings: party, binding, relation, grant, one entry for each of its two grantees, head."""
+KEYS_A_RECORD: Final = 1
+RECORDS_A_PATIENT: Final = 10
+"""In ledgers made to be large."""
 
 _BINDS_A_TX: Final = 32
 _ENROLMENTS_A_TX: Final = 32

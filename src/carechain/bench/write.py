@@ -14,6 +14,7 @@ from typing import Any, Final
 import uvloop
 
 from carechain.bench import machine
+from carechain.bench.alone import alone
 from carechain.bench.figures import milliseconds, percentile
 from carechain.bench.filling import (
     BenchFailed,
@@ -54,7 +55,7 @@ def run_write(
         txs = [raw for _, raws in from_file(load) for raw in raws]
         sync_s = sync_latencies(scratch / "sync", writes)
         progress("in process", 0, writes)
-        inside_s = uvloop.run(_inside(filled, txs[:writes]))
+        inside_s = alone(_inside, filled, txs[:writes])
         progress("over HTTP", 0, writes)
         with hosted(filled.home, plan, _EACH) as host:
             requests = [request("POST", "/v1/transactions", body=raw) for raw in txs[writes:]]
@@ -89,7 +90,11 @@ def sync_latencies(path: Path, count: int) -> "array[float]":
     return taken
 
 
-async def _inside(filled: Filled, txs: list[bytes]) -> "array[float]":
+def _inside(filled: Filled, txs: list[bytes]) -> "array[float]":
+    return uvloop.run(_submit(filled, txs))
+
+
+async def _submit(filled: Filled, txs: list[bytes]) -> "array[float]":
     network = network_of(filled.plan)
     service = NodeService.open(
         filled.home,

@@ -4,7 +4,7 @@ Every query passes the same three checks as a message (CON-3): the asker is a li
 role may ask this → the data owner's rules let it see the answer. What is not listed here cannot be asked.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from carechain.core.rejection import Rejected, RejectionCode, present, require
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import PartyKind, Power, Purpose, Role
 from carechain.state.overlay import Overlay, Reader
+from carechain.state.table import TableSpec
 
 
 class QueryCode(RejectionCode):
@@ -55,21 +56,39 @@ class View:
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """``rows`` of the answer, ``after`` to ask for the next page, and the state keys a proof can be had for."""
+    """``rows`` of the answer, ``after`` to ask for the next page, and what a proof of it is found by."""
 
     rows: tuple[Any, ...]
     after: tuple[Any, ...] | None = None
-    keys: tuple[bytes, ...] = ()
+    query: "Query"
+    args: Struct
+
+    def keys(self) -> tuple[bytes, ...]:
+        """The state keys that prove the answer; none for a query that joins or judges rather than reads."""
+        return self.query.proves(self.args, self.rows)
+
+
+Page = tuple[tuple[Any, ...], tuple[Any, ...] | None]
+"""Rows, and after what the next page begins (None: there is none)."""
+Sights = tuple[Sight, ...]
+"""The ways in which an asker sees a patient's records: a record is shown if one of them covers it."""
+Allowed = bool | Sights
+"""What the third check lets an asker see: all that the query is about, some records, or nothing."""
 
 
 class Query(Struct, frozen=True, kw_only=True):
-    """One query: its arguments, who is let through the third check, and how it is answered."""
+    """One query: its arguments, who is let through the third check, how it is answered, and what proves the answer.
+
+    ``allowed`` gives what the asker may see: True for everything the query is about, sights for a part of a patient's
+    records, and False or no sight at all where the query is refused. ``run`` is handed that and shows no more.
+    """
 
     name: str
     note: str
     args: type[Struct]
-    allowed: Callable[[View, Asker, Any], bool]
-    run: Callable[[View, Asker, Any], Answer]
+    allowed: Callable[[View, Asker, Any], Allowed]
+    run: Callable[[View, Any, Any], Page]
+    proves: Callable[[Any, tuple[Any, ...]], tuple[bytes, ...]]
 
 
 # --- arguments ------------------------------------------------------------------------------------------
@@ -246,9 +265,22 @@ def grantee_itself(_view: View, asker: Asker, args: GranteePage) -> bool:
     return asker.id == args.grantee or (_institutional(asker) and asker.party.organisation == args.grantee)
 
 
-def anchor_reader(view: View, asker: Asker, args: OfRecord | TimelinePage) -> bool:
+def anchor_reader(view: View, asker: Asker, args: OfRecord | TimelinePage) -> Allowed:
     """Whoever sees at least part of the patient's anchors: rows are then filtered one by one."""
-    return bool(_sight(view, asker, args.pseudonym, args.ticket))
+    contracts = view.contracts
+    pseudonym = args.pseudonym
+    if asker.id == pseudonym or asker.party.has_role(Role.REGULATOR) or _is_custodian(view, asker, pseudonym):
+        return True
+    if args.ticket is not None:
+        ticket = contracts.access.tickets.get(args.ticket)
+        if ticket is None or ticket.requester != asker.id or ticket.pseudonym != pseudonym:
+            return False
+        live = access.still_allowed(contracts.membership, contracts.consent, ticket, view.time_s)
+        return (Sight(scopes=(ticket.scope,)),) if live else False
+    row = contracts.consent.representative(pseudonym, asker.id, view.time_s)
+    if row is not None:
+        return (Sight(scopes=(row.scope,)),) if row.powers & Power.READ_RECORDS else False
+    return contracts.consent.sights(pseudonym, asker.id, asker.party, view.time_s)
 
 
 def ticket_party(view: View, asker: Asker, args: OfTicket) -> bool:
@@ -272,29 +304,6 @@ def may_read_asker(view: View, asker: Asker, args: MayRead) -> bool:
     return requester is not None and _institutional(asker) and requester.organisation == asker.party.organisation
 
 
-_EVERYTHING: Final = (Sight(scopes=()),)
-"""Sight without any scope to stay inside: everything is seen."""
-
-
-def _sight(view: View, asker: Asker, pseudonym: bytes, ticket_id: bytes | None) -> tuple[Sight, ...]:
-    """The ways in which the asker sees anchors: a row is shown if one of them covers it."""
-    contracts = view.contracts
-    if asker.id == pseudonym or asker.party.has_role(Role.REGULATOR):
-        return _EVERYTHING
-    if _is_custodian(view, asker, pseudonym):
-        return _EVERYTHING
-    if ticket_id is not None:
-        ticket = contracts.access.tickets.get(ticket_id)
-        if ticket is None or ticket.requester != asker.id or ticket.pseudonym != pseudonym:
-            return ()
-        live = access.still_allowed(contracts.membership, contracts.consent, ticket, view.time_s)
-        return (Sight(scopes=(ticket.scope,)),) if live else ()
-    row = contracts.consent.representative(pseudonym, asker.id, view.time_s)
-    if row is not None:
-        return (Sight(scopes=(row.scope,)),) if row.powers & Power.READ_RECORDS else ()
-    return contracts.consent.sights(pseudonym, asker.id, asker.party, view.time_s)
-
-
 def _is_custodian(view: View, asker: Asker, pseudonym: bytes) -> bool:
     patient = view.contracts.membership.party(pseudonym)
     return _institutional(asker) and patient is not None and patient.organisation == asker.party.organisation
@@ -305,108 +314,123 @@ def _institutional(asker: Asker) -> bool:
 
 
 # --- answers --------------------------------------------------------------------------------------------
+# Each gives its rows and where the next page begins; the third argument is what the third check let the asker see.
 
 
-def _member(view: View, _asker: Asker, args: OfOrganisation) -> Answer:
+def _member(view: View, args: OfOrganisation, _: object) -> Page:
     row = present(view.contracts.membership.member(args.organisation), QueryCode.NOT_FOUND)
-    return Answer(rows=(Named(args.organisation, row),), keys=(membership.MEMBERS_TABLE.key_of(args.organisation),))
+    return (Named(args.organisation, row),), None
 
 
-def _members(view: View, _asker: Asker, _args: NoArgs) -> Answer:
-    return Answer(rows=tuple(Named(one, row) for one, row in view.contracts.membership.live_members()))
+def _members(view: View, _args: NoArgs, _: object) -> Page:
+    return tuple(Named(one, row) for one, row in view.contracts.membership.live_members()), None
 
 
-def _party(view: View, _asker: Asker, args: OfParty) -> Answer:
+def _party(view: View, args: OfParty, _: object) -> Page:
     row = present(view.contracts.membership.party(args.party), QueryCode.NOT_FOUND)
-    return Answer(rows=(Named(args.party, row),), keys=(membership.PARTIES_TABLE.key_of(args.party),))
+    return (Named(args.party, row),), None
 
 
-def _staff(view: View, _asker: Asker, args: OfOrganisation) -> Answer:
+def _staff(view: View, args: OfOrganisation, _: object) -> Page:
     lines = membership.staff_of(view.contracts.membership, args.organisation)
-    return Answer(rows=tuple(StaffLine(one, line.enrolled_s, line.left_s, party) for one, line, party in lines))
+    return tuple(StaffLine(one, line.enrolled_s, line.left_s, party) for one, line, party in lines), None
 
 
-def _patients(view: View, _asker: Asker, args: OfOrganisation) -> Answer:
+def _patients(view: View, args: OfOrganisation, _: object) -> Page:
     found = relationships.patients_of(view.contracts.relationships, args.organisation)
-    return Answer(rows=tuple(PatientLine(one, row.pseudonym, row.bound_s, left_s) for one, row, left_s in found))
+    return tuple(PatientLine(one, row.pseudonym, row.bound_s, left_s) for one, row, left_s in found), None
 
 
-def _summary(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
-    row = present(relationships.summary_of(view.contracts.relationships, args.pseudonym), QueryCode.NOT_FOUND)
-    return Answer(rows=(row,), keys=(relationships.SUMMARIES.key_of(args.pseudonym),))
+def _summary(view: View, args: OfPseudonym, _: object) -> Page:
+    return (present(relationships.summary_of(view.contracts.relationships, args.pseudonym), QueryCode.NOT_FOUND),), None
 
 
-def _grants(view: View, _asker: Asker, args: GrantPage) -> Answer:
-    rows = views.grants_of(view.contracts.consent, args.pseudonym, view.time_s, args.after)
-    after = (rows[-1].grant_id,) if len(rows) == QUERY_PAGE_ROWS else None
-    return Answer(
-        rows=tuple(rows), after=after, keys=tuple(consent.GRANTS.key_of(one.pseudonym, one.grant_id) for one in rows)
-    )
+def _grants(view: View, args: GrantPage, _: object) -> Page:
+    rows = tuple(views.grants_of(view.contracts.consent, args.pseudonym, view.time_s, args.after))
+    return rows, (rows[-1].grant_id,) if len(rows) == QUERY_PAGE_ROWS else None
 
 
-def _granted_to(view: View, _asker: Asker, args: GranteePage) -> Answer:
+def _granted_to(view: View, args: GranteePage, _: object) -> Page:
     page = views.granted_to(view.contracts.consent, args.grantee, view.time_s, args.after)
     after = (page[-1][0],) if len(page) == QUERY_PAGE_ROWS else None
-    return Answer(
-        rows=tuple(one for _, grants in page for one in grants),
-        after=after,
-        keys=tuple(consent.HELD.key_of(args.grantee, pseudonym) for pseudonym, _ in page),
-    )
+    return tuple(one for _pseudonym, grants in page for one in grants), after
 
 
-def _inbox(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
+def _inbox(view: View, args: OfPseudonym, _: object) -> Page:
     waiting = views.inbox_of(view.contracts.consent.tables, args.pseudonym, view.time_s)
-    return Answer(rows=tuple(Named(one, row) for one, row in waiting))
+    return tuple(Named(one, row) for one, row in waiting), None
 
 
-def _rules(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
+def _rules(view: View, args: OfPseudonym, _: object) -> Page:
     found = views.rules_of(view.contracts.consent.tables, args.pseudonym)
-    return Answer(rows=tuple(Named(number.to_bytes(2, "big"), row) for number, row in found))
+    return tuple(Named(number.to_bytes(2, "big"), row) for number, row in found), None
 
 
-def _representatives(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
+def _representatives(view: View, args: OfPseudonym, _: object) -> Page:
     found = views.representatives_of(view.contracts.consent.tables, args.pseudonym)
-    return Answer(rows=tuple(Named(one, row) for one, row in found))
+    return tuple(Named(one, row) for one, row in found), None
 
 
-def _who_can_see(view: View, _asker: Asker, args: OfRecord) -> Answer:
+def _who_can_see(view: View, args: OfRecord, _: object) -> Page:
     newest = present(records.latest(view.contracts.records, args.pseudonym, args.record), QueryCode.NOT_FOUND)
     row = newest[1]
-    return Answer(
-        rows=tuple(
-            views.who_can_see(
-                view.contracts.consent,
-                pseudonym=args.pseudonym,
-                record=args.record,
-                category=row.category,
-                sensitivity=row.sensitivity,
-                day=row.day,
-                time_s=view.time_s,
-            )
-        )
+    found = views.who_can_see(
+        view.contracts.consent,
+        pseudonym=args.pseudonym,
+        record=args.record,
+        category=row.category,
+        sensitivity=row.sensitivity,
+        day=row.day,
+        time_s=view.time_s,
     )
+    return tuple(found), None
 
 
-def _seen(
-    view: View, asker: Asker, pseudonym: bytes, ticket: bytes | None, lines: Iterator[AnchorLine]
+def _anchor(view: View, args: OfRecord, seen: Allowed) -> Page:
+    version, row = present(records.latest(view.contracts.records, args.pseudonym, args.record), QueryCode.NOT_FOUND)
+    shown = _shown(view, args.pseudonym, seen, (AnchorLine(args.record, version, row),), whole=True)
+    require(shown, QueryCode.NOT_AUTHORISED)
+    return shown, None
+
+
+def _history(view: View, args: OfRecord, seen: Allowed) -> Page:
+    found = records.history(view.contracts.records, args.pseudonym, args.record)
+    lines = tuple(AnchorLine(args.record, version, row) for version, row in found)
+    return _shown(view, args.pseudonym, seen, lines, whole=len(lines) < QUERY_PAGE_ROWS), None
+
+
+def _timeline(view: View, args: TimelinePage, seen: Allowed) -> Page:
+    found = records.timeline(view.contracts.records, args.pseudonym, args.after)
+    lines = tuple(AnchorLine(record, version, row) for record, version, row in found)
+    whole = len(lines) < QUERY_PAGE_ROWS
+    shown = _shown(view, args.pseudonym, seen, lines, whole=whole)
+    return shown, None if whole else (lines[-1].record, lines[-1].version)
+
+
+def _shown(
+    view: View, pseudonym: bytes, seen: Allowed, lines: tuple[AnchorLine, ...], *, whole: bool
 ) -> tuple[AnchorLine, ...]:
-    """The lines inside the asker's sight.
+    """The lines the asker sees. They are in order, and when ``whole`` no further line follows.
 
     A correction may raise a record's grade, and then its older versions are no longer shown under their old one:
     one sight must cover the version and the record's newest version both, as the gatekeeper demands too.
     """
-    sights = _sight(view, asker, pseudonym, ticket)
-    if sights == _EVERYTHING:
-        return tuple(lines)
-    newest: dict[bytes, AnchorLine] = {}
+    if isinstance(seen, bool):
+        return lines if seen else ()
+    # Lines are in order of version, so the last line of a record is its newest, unless the page ends there.
+    newest = {line.record: line for line in lines}
+    if lines and not whole:
+        last = lines[-1].record
+        version, row = records.latest(view.contracts.records, pseudonym, last) or (lines[-1].version, lines[-1].anchor)
+        newest[last] = AnchorLine(last, version, row)
+    return tuple(line for line in lines if _is_seen(seen, line, newest[line.record]))
 
-    def newest_of(line: AnchorLine) -> AnchorLine:
-        if line.record not in newest:
-            found = records.latest(view.contracts.records, pseudonym, line.record)
-            newest[line.record] = AnchorLine(line.record, *found) if found else line
-        return newest[line.record]
 
-    return tuple(line for line in lines if any(_covers(one, line) and _covers(one, newest_of(line)) for one in sights))
+def _is_seen(sights: Sights, line: AnchorLine, newest: AnchorLine) -> bool:
+    for one in sights:  # noqa: SIM110 - a generator for every line would be a tenth of a timeline's time
+        if _covers(one, line) and (newest is line or _covers(one, newest)):
+            return True
+    return False
 
 
 def _covers(sight: Sight, line: AnchorLine) -> bool:
@@ -414,40 +438,11 @@ def _covers(sight: Sight, line: AnchorLine) -> bool:
     return sight.covers(category=row.category, sensitivity=row.sensitivity, day=row.day, record=line.record)
 
 
-def _anchor(view: View, asker: Asker, args: OfRecord) -> Answer:
-    version, row = present(records.latest(view.contracts.records, args.pseudonym, args.record), QueryCode.NOT_FOUND)
-    shown = _seen(view, asker, args.pseudonym, args.ticket, iter((AnchorLine(args.record, version, row),)))
-    require(shown, QueryCode.NOT_AUTHORISED)
-    return Answer(rows=shown, keys=(records.ANCHORS.key_of(args.pseudonym, args.record, version),))
+def _ticket(view: View, args: OfTicket, _: object) -> Page:
+    return (Named(args.ticket, present(view.contracts.access.tickets.get(args.ticket), QueryCode.NOT_FOUND)),), None
 
 
-def _history(view: View, asker: Asker, args: OfRecord) -> Answer:
-    found = records.history(view.contracts.records, args.pseudonym, args.record)
-    lines = (AnchorLine(args.record, version, row) for version, row in found)
-    return _anchors(args.pseudonym, _seen(view, asker, args.pseudonym, args.ticket, lines), None)
-
-
-def _timeline(view: View, asker: Asker, args: TimelinePage) -> Answer:
-    found = records.timeline(view.contracts.records, args.pseudonym, args.after)
-    lines = [AnchorLine(record, version, row) for record, version, row in found]
-    after = (lines[-1].record, lines[-1].version) if len(lines) == QUERY_PAGE_ROWS else None
-    return _anchors(args.pseudonym, _seen(view, asker, args.pseudonym, args.ticket, iter(lines)), after)
-
-
-def _anchors(pseudonym: bytes, lines: tuple[AnchorLine, ...], after: tuple[Any, ...] | None) -> Answer:
-    return Answer(
-        rows=lines,
-        after=after,
-        keys=tuple(records.ANCHORS.key_of(pseudonym, line.record, line.version) for line in lines),
-    )
-
-
-def _ticket(view: View, _asker: Asker, args: OfTicket) -> Answer:
-    row = present(view.contracts.access.tickets.get(args.ticket), QueryCode.NOT_FOUND)
-    return Answer(rows=(Named(args.ticket, row),), keys=(access.TICKETS.key_of(args.ticket),))
-
-
-def _may_read(view: View, _asker: Asker, args: MayRead) -> Answer:
+def _may_read(view: View, args: MayRead, _: object) -> Page:
     contracts = view.contracts
     party = present(contracts.membership.party(args.requester), QueryCode.NOT_FOUND)
     patient = present(contracts.membership.party(args.pseudonym), QueryCode.NOT_FOUND)
@@ -464,77 +459,122 @@ def _may_read(view: View, _asker: Asker, args: MayRead) -> Answer:
         time_s=view.time_s,
     )
     if isinstance(outcome, Path):
-        return Answer(rows=(MayReadAnswer(0, "Allowed.", outcome),))
-    return Answer(rows=(MayReadAnswer(int(outcome), outcome.reason, None),))
+        return (MayReadAnswer(0, "Allowed.", outcome),), None
+    return (MayReadAnswer(int(outcome), outcome.reason, None),), None
 
 
-def _log(view: View, _asker: Asker, args: LogPage) -> Answer:
-    lines = tuple(
-        LogLine(number, line) for number, line in access.log_of(view.contracts.access, args.pseudonym, args.after)
-    )
-    after = (lines[-1].number,) if len(lines) == QUERY_PAGE_ROWS else None
-    return Answer(rows=lines, after=after, keys=(access.LOG_HEADS.key_of(args.pseudonym),))
+def _log(view: View, args: LogPage, _: object) -> Page:
+    found = access.log_of(view.contracts.access, args.pseudonym, args.after)
+    lines = tuple(LogLine(number, line) for number, line in found)
+    return lines, (lines[-1].number,) if len(lines) == QUERY_PAGE_ROWS else None
 
 
-def _log_head(view: View, _asker: Asker, args: OfPseudonym) -> Answer:
-    head = view.contracts.access.log_heads.get(args.pseudonym) or access.EMPTY_LOG
-    return Answer(rows=(head,), keys=(access.LOG_HEADS.key_of(args.pseudonym),))
+def _log_head(view: View, args: OfPseudonym, _: object) -> Page:
+    return (view.contracts.access.log_heads.get(args.pseudonym) or access.EMPTY_LOG,), None
 
 
-def _proposals(view: View, _asker: Asker, _args: NoArgs) -> Answer:
+def _proposals(view: View, _args: NoArgs, _: object) -> Page:
     found = governance.proposals(view.contracts.governance)
-    return Answer(rows=tuple(Named(one, row) for one, row in found))
+    return tuple(Named(one, row) for one, row in found), None
 
 
-def _agreements(view: View, _asker: Asker, _args: NoArgs) -> Answer:
+def _agreements(view: View, _args: NoArgs, _: object) -> Page:
     found = governance.agreements(view.contracts.governance)
-    return Answer(rows=tuple(Named(one + other, row) for one, other, row in found))
+    return tuple(Named(one + other, row) for one, other, row in found), None
+
+
+# --- what proves an answer ------------------------------------------------------------------------------
+
+
+def _no_keys(_args: object, _rows: object) -> tuple[bytes, ...]:
+    return ()
+
+
+def _named_keys(table: TableSpec[Any]) -> Callable[[object, tuple[Named, ...]], tuple[bytes, ...]]:
+    """For rows that are state rows under their own id."""
+    return lambda _args, rows: tuple(table.key_of(one.id) for one in rows)
+
+
+def _pseudonym_key(table: TableSpec[Any]) -> Callable[[Any, object], tuple[bytes, ...]]:
+    """For the one row a patient has in a table."""
+    return lambda args, _rows: (table.key_of(args.pseudonym),)
+
+
+def _grant_keys(_args: object, rows: tuple[views.GrantView, ...]) -> tuple[bytes, ...]:
+    return tuple(consent.GRANTS.key_of(one.pseudonym, one.grant_id) for one in rows)
+
+
+def _held_keys(args: GranteePage, rows: tuple[views.GrantView, ...]) -> tuple[bytes, ...]:
+    return tuple(consent.HELD.key_of(args.grantee, one) for one in dict.fromkeys(row.pseudonym for row in rows))
+
+
+def _anchor_keys(args: OfRecord | TimelinePage, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
+    return tuple(records.ANCHORS.key_of(args.pseudonym, one.record, one.version) for one in rows)
 
 
 # --- the list (data) ------------------------------------------------------------------------------------
 
 
 def _query(
-    name: str,
     note: str,
     args: type[Struct],
-    allowed: Callable[[View, Asker, Any], bool],
-    run: Callable[[View, Asker, Any], Answer],
-) -> tuple[str, Query]:
-    return name, Query(name=name, note=note, args=args, allowed=allowed, run=run)
+    allowed: Callable[[View, Asker, Any], Allowed],
+    run: Callable[[View, Any, Any], Page],
+    proves: Callable[[Any, Any], tuple[bytes, ...]] = _no_keys,
+) -> dict[str, Any]:
+    return {"note": note, "args": args, "allowed": allowed, "run": run, "proves": proves}
 
 
-QUERIES: Final[dict[str, Query]] = dict(
-    (
-        _query("membership.member", "One organisation.", OfOrganisation, anyone, _member),
-        _query("membership.members", "Every organisation that is a member.", NoArgs, anyone, _members),
-        _query("membership.party", "The keys, roles and validity of a party.", OfParty, anyone, _party),
-        _query("membership.staff", "The organisation's staff list.", OfOrganisation, own_organisation, _staff),
-        _query("relationships.patients", "The organisation's patients.", OfOrganisation, own_organisation, _patients),
-        _query("relationships.summary", "The patient's sealed summary.", OfPseudonym, the_patient, _summary),
-        _query("consent.grants", "Who has access: every grant of the patient.", GrantPage, patient_side, _grants),
-        _query("consent.granted_to", "What a person or organisation holds.", GranteePage, grantee_itself, _granted_to),
-        _query("consent.inbox", "Requests that wait for the patient.", OfPseudonym, inbox_reader, _inbox),
-        _query("consent.rules", "The patient's standing rules.", OfPseudonym, patient_side, _rules),
-        _query("consent.representatives", "Who acts for the patient.", OfPseudonym, patient_side, _representatives),
-        _query(
-            "consent.who_can_see",
-            "Who can see this record, why, and what ends if that is revoked.",
-            OfRecord,
-            patient_side,
-            _who_can_see,
+QUERIES: Final[dict[str, Query]] = {
+    name: Query(name=name, **fields)
+    for name, fields in {
+        "membership.member": _query(
+            "One organisation.", OfOrganisation, anyone, _member, _named_keys(membership.MEMBERS_TABLE)
         ),
-        _query("records.anchor", "The latest version of a record.", OfRecord, anchor_reader, _anchor),
-        _query("records.history", "Every version of a record.", OfRecord, anchor_reader, _history),
-        _query("records.timeline", "The patient's records.", TimelinePage, anchor_reader, _timeline),
-        _query("access.may_read", "Whether a request would be allowed.", MayRead, may_read_asker, _may_read),
-        _query("access.ticket", "A ticket: the decision on one request.", OfTicket, ticket_party, _ticket),
-        _query("access.log", "The patient's access log.", LogPage, log_reader, _log),
-        _query("access.log_head", "The log's count and running hash.", OfPseudonym, log_reader, _log_head),
-        _query("governance.proposals", "Every vote.", NoArgs, anyone, _proposals),
-        _query("governance.agreements", "Every business associate agreement.", NoArgs, anyone, _agreements),
-    )
-)
+        "membership.members": _query("Every organisation that is a member.", NoArgs, anyone, _members),
+        "membership.party": _query(
+            "The keys, roles and validity of a party.",
+            OfParty,
+            anyone,
+            _party,
+            _named_keys(membership.PARTIES_TABLE),
+        ),
+        "membership.staff": _query("The organisation's staff list.", OfOrganisation, own_organisation, _staff),
+        "relationships.patients": _query("The organisation's patients.", OfOrganisation, own_organisation, _patients),
+        "relationships.summary": _query(
+            "The patient's sealed summary.",
+            OfPseudonym,
+            the_patient,
+            _summary,
+            _pseudonym_key(relationships.SUMMARIES),
+        ),
+        "consent.grants": _query(
+            "Who has access: every grant of the patient.", GrantPage, patient_side, _grants, _grant_keys
+        ),
+        "consent.granted_to": _query(
+            "What a person or organisation holds.", GranteePage, grantee_itself, _granted_to, _held_keys
+        ),
+        "consent.inbox": _query("Requests that wait for the patient.", OfPseudonym, inbox_reader, _inbox),
+        "consent.rules": _query("The patient's standing rules.", OfPseudonym, patient_side, _rules),
+        "consent.representatives": _query("Who acts for the patient.", OfPseudonym, patient_side, _representatives),
+        "consent.who_can_see": _query(
+            "Who can see this record, why, and what ends if that is revoked.", OfRecord, patient_side, _who_can_see
+        ),
+        "records.anchor": _query("The latest version of a record.", OfRecord, anchor_reader, _anchor, _anchor_keys),
+        "records.history": _query("Every version of a record.", OfRecord, anchor_reader, _history, _anchor_keys),
+        "records.timeline": _query("The patient's records.", TimelinePage, anchor_reader, _timeline, _anchor_keys),
+        "access.may_read": _query("Whether a request would be allowed.", MayRead, may_read_asker, _may_read),
+        "access.ticket": _query(
+            "A ticket: the decision on one request.", OfTicket, ticket_party, _ticket, _named_keys(access.TICKETS)
+        ),
+        "access.log": _query("The patient's access log.", LogPage, log_reader, _log, _pseudonym_key(access.LOG_HEADS)),
+        "access.log_head": _query(
+            "The log's count and running hash.", OfPseudonym, log_reader, _log_head, _pseudonym_key(access.LOG_HEADS)
+        ),
+        "governance.proposals": _query("Every vote.", NoArgs, anyone, _proposals),
+        "governance.agreements": _query("Every business associate agreement.", NoArgs, anyone, _agreements),
+    }.items()
+}
 _decoders: Final = {name: msgspec.msgpack.Decoder(query.args) for name, query in QUERIES.items()}
 
 
@@ -550,15 +590,12 @@ def decode_args(name: str, data: bytes) -> Struct:
     return args
 
 
-def admit_asker(view: View, asker: Asker, name: str, args: Struct) -> Query:
-    """The three checks of CON-3 for a query; raises :class:`Rejected` naming the check that failed."""
+def ask(view: View, asker: Asker, name: str, args: Struct) -> Answer:
+    """Answer a query after the three checks of CON-3; raises :class:`Rejected` naming the check that failed."""
     query = present(QUERIES.get(name), QueryCode.QUERY_UNKNOWN)
     require(view.contracts.membership.standing(asker.party, view.time_s) is None, QueryCode.NOT_A_LIVE_MEMBER)
     require(membership.may_ask(asker.party, name), QueryCode.ROLE_MAY_NOT_ASK)
-    require(query.allowed(view, asker, args), QueryCode.NOT_AUTHORISED)
-    return query
-
-
-def ask(view: View, asker: Asker, name: str, args: Struct) -> Answer:
-    """Check, then answer."""
-    return admit_asker(view, asker, name, args).run(view, asker, args)
+    allowed = query.allowed(view, asker, args)
+    require(allowed, QueryCode.NOT_AUTHORISED)
+    rows, after = query.run(view, args, allowed)
+    return Answer(rows=rows, after=after, query=query, args=args)

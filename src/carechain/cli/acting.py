@@ -7,15 +7,15 @@ commands import it when they run.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis
-from carechain.chain.queries import OfPseudonym
+from carechain.chain.queries import OfPseudonym, OfTicket
 from carechain.chain.receipts import code_named
 from carechain.cli.codes import CommandCode
-from carechain.cli.keyring import MEMBER_KEY, Actor, Keyring
+from carechain.cli.keyring import MEMBER_KEY, WALLET, Actor, Keyring
 from carechain.cli.network import home_genesis
 from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient
 from carechain.cli.output import CannotRun, Denied, Desk
@@ -35,8 +35,6 @@ from carechain.sdk.wallet import Wallet
 
 EventT = TypeVar("EventT", bound=Event)
 RowT = TypeVar("RowT")
-
-_WALLET: Final = "wallet"
 
 
 # --- rows of queries whose row has a type of its own ----------------------------------------------------
@@ -112,7 +110,7 @@ class Desktop:
         Without a name: the member's own key where this is an organisation's home, else the only wallet.
         """
         name = self._who or (MEMBER_KEY if self._is_organisation() else self.keys.only_wallet())
-        if self.keys.kind_of(name) == _WALLET:
+        if self.keys.kind_of(name) == WALLET:
             return self._as_patient(name, pseudonym)
         return Actor.of_identity(self.keys.identity(name, self.password))
 
@@ -131,6 +129,12 @@ class Desktop:
             return self.patient()
         pseudonym = self.keys.party(patient, hint="--patient")
         return self.anyone(pseudonym), pseudonym
+
+    def ticket_holder(self, ticket: bytes) -> tuple[Actor, bytes]:
+        """Whoever asked for a ticket, and the patient it is about."""
+        actor = self.anyone()
+        with self.seat(actor) as seat:
+            return actor, seat.row("access.ticket", KnownTicket, OfTicket(ticket)).row.pseudonym
 
     def authority(self) -> CertificateAuthority:
         """The organisation's certificate authority."""

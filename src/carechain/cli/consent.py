@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient, PatientOption
-from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
+from carechain.cli.output import Desk, Report, command, counted, lines, sub_app, table, tables
 from carechain.cli.terms import (
     ActionsOption,
     DaysOption,
@@ -15,6 +15,8 @@ from carechain.cli.terms import (
     PurposeOption,
     Within,
     action_names,
+    categories,
+    ceiling,
     identifier,
     moment,
     names,
@@ -23,7 +25,7 @@ from carechain.cli.terms import (
     seconds,
     typed,
 )
-from carechain.core.vocabulary import Purpose
+from carechain.core.vocabulary import Purpose, Sensitivity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +109,7 @@ def revoke(
     desk: Desk,
     *,
     grant_id: Annotated[
-        bytes | None, typer.Argument(parser=identifier, metavar="[GRANT]", help="The grant's id.")
+        bytes | None, typer.Argument(parser=identifier, metavar="GRANT", help="The grant's id.")
     ] = None,
     ticket: Annotated[
         bytes | None, typer.Option("--ticket", parser=identifier, metavar="ID", help="End a ticket instead.")
@@ -221,6 +223,7 @@ def request(
             f"allowed until {moment(decided.expires_s)} UTC: {scope_text(scope)}, for {purpose.name}",
             f"ticket {decided.ticket.hex()}",
             done.text(),
+            "read with: carechain record get --ticket TICKET",
         ),
     )
 
@@ -251,7 +254,10 @@ def ask(
     if answered is None:
         asked = done.event(Asked)
         data = {"request": asked.request_id.hex(), "answer": "waiting", "grant": None, **done.data()}
-        return Report(data=data, show=lines(f"the request {asked.request_id.hex()} waits for the patient", done.text()))
+        return Report(
+            data=data,
+            show=lines("the request waits in the patient's inbox", f"request {asked.request_id.hex()}", done.text()),
+        )
     data = {
         "request": answered.request_id.hex(),
         "answer": answered.answer.name.lower(),
@@ -309,17 +315,20 @@ def answer(
     *,
     request_id: Annotated[bytes, typer.Argument(parser=identifier, metavar="REQUEST", help="The request's id.")],
     allow: Annotated[bool, typer.Option("--allow/--deny", help="Approve the request, or deny it.")],
-    categories: Annotated[
-        str | None, typer.Option("--categories", metavar="LIST", help="Approve only these categories.")
+    only: Annotated[
+        int | None,
+        typer.Option("--categories", parser=categories, metavar="LIST", help="Approve only these categories."),
     ] = None,
-    ceiling: Annotated[str | None, typer.Option("--ceiling", metavar="GRADE", help="Approve up to this grade.")] = None,
+    up_to: Annotated[
+        Sensitivity | None,
+        typer.Option("--ceiling", parser=ceiling, metavar="GRADE", help="Approve up to this grade."),
+    ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, max=36_500, help="Approve for so many days.")] = None,
     by: ByPatient,
 ) -> Report:
     """Approve a request as it stands, approve less of it, or deny it."""
     from msgspec.structs import replace
 
-    from carechain.cli import terms
     from carechain.cli.acting import Desktop, waiting_request
     from carechain.contracts.consent.schema import Answered, AnswerRequest
 
@@ -329,8 +338,8 @@ def answer(
         asked = waiting_request(seat, pseudonym, request_id)
         scope = replace(
             asked.scope,
-            categories=asked.scope.categories if categories is None else terms.categories(categories),
-            ceiling=asked.scope.ceiling if ceiling is None else terms.ceiling(ceiling),
+            categories=asked.scope.categories if only is None else only,
+            ceiling=asked.scope.ceiling if up_to is None else up_to,
         )
         expires_s = asked.expires_s if days is None else min(asked.expires_s, seat.time_s + seconds(days))
         done = seat.submit(
@@ -415,7 +424,7 @@ def log(
         "height": proven.height,
         "time_s": proven.time_s,
     }
-    note = f"complete: {len(rows)} lines, proved at height {proven.height} ({moment(proven.time_s)} UTC)"
+    note = f"complete: {counted(len(rows), 'line')}, proved at height {proven.height} ({moment(proven.time_s)} UTC)"
 
     def show(screen: "Console") -> None:
         tables(table("Access log", columns, text))(screen)

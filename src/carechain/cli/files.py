@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
 import typer
 from msgspec import Struct
 
@@ -119,6 +120,11 @@ def plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [plain(one) for one in value]
     return value
+
+
+def as_json(value: object) -> str:
+    """The same on one line, as people read it."""
+    return msgspec.json.encode(plain(value)).decode()
 
 
 def _receipts(height: int, stored: StoredBlock) -> list[FullReceipt]:

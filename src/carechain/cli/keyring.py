@@ -33,6 +33,8 @@ KEYS_FOLDER: Final = "keys"
 BOOK_FILE: Final = "book.json"
 MEMBER_KEY: Final = "member"
 AUTHORITY_KEY: Final = "authority"
+WALLET: Final = "wallet"
+"""The kind of a patient's key file."""
 REGISTRAR_SECRET: Final = "registrar.secret"  # noqa: S105 - a file's name
 _PASSWORD_BYTES: Final = 4096
 _OPEN_TO_OTHERS: Final = 0o077
@@ -136,6 +138,8 @@ class Keyring:
     def wallet(self, name: str | None, password: str) -> tuple[str, Wallet]:
         """A wallet by name or path, or the only one of this home; with the name it was found under."""
         chosen = name or self.only_wallet()
+        if self.kind_of(chosen) != WALLET:
+            raise typer.BadParameter(f"{chosen} is not a wallet; name the patient's", param_hint="--as")
         return chosen, Wallet.load(self._existing(chosen), password=password)
 
     def relation(self, wallet: Wallet, organisation: bytes | None) -> Relation:
@@ -156,7 +160,7 @@ class Keyring:
 
     def only_wallet(self) -> str:
         """The name of the only wallet here."""
-        wallets = [one.name for one in self.listing() if one.kind == "wallet"]
+        wallets = [one.name for one in self.listing() if one.kind == WALLET]
         if len(wallets) != 1:
             problem = "this home holds several wallets" if wallets else "this home holds no wallet"
             raise typer.BadParameter(f"{problem}; name one", param_hint="--as")
@@ -228,7 +232,9 @@ class Keyring:
         if len(text) == 2 * ID_SIZE:
             return identifier(text)
         raise typer.BadParameter(
-            "this is neither a name of this home's address book nor an id of 64 hexadecimal digits", param_hint=hint
+            f"{text!r} is neither an id of 64 hexadecimal digits nor a name of this home's address book; "
+            "note one with `carechain keys name NAME ID`",
+            param_hint=hint,
         )
 
     def name_of(self, party: bytes) -> str:

@@ -26,8 +26,9 @@ def new(
     desk: Desk,
     name: Annotated[str, typer.Argument(help="A name for the key in this home.")],
     kind: Annotated[KeyKind, typer.Option("--kind", help="A patient's wallet, or a key of staff.")] = KeyKind.STAFF,
-    chain_id: Annotated[
-        str | None, typer.Option("--chain-id", metavar="NAME", help="The wallet's network; this home's unless given.")
+    genesis: Annotated[
+        Path | None,
+        typer.Option("--genesis", metavar="FILE", help="The network, for the first key of a home of one's own."),
     ] = None,
     label: Annotated[str, typer.Option("--label", help="For your own eyes; stays inside the encrypted file.")] = "",
     public: Annotated[
@@ -38,28 +39,35 @@ def new(
     """Make a new key file under keys/.
 
     A wallet is enough for all of a patient's relationships. A staff key is enrolled by the organisation with
-    `carechain staff enrol`, from this home by its name or from another home by the file written with --public.
+    `carechain staff enrol`, from this home by its name or from another home by the file written with --public. A
+    person's own home needs the network's genesis file, which every organisation of the network hands out.
     """
     from carechain.cli.keyring import Keyring
-    from carechain.cli.network import home_chain_id
+    from carechain.cli.network import home_genesis, keep_genesis
     from carechain.cli.public_key import write_public
     from carechain.core.vocabulary import PartyKind
 
     keys = Keyring(desk.home)
     password = keys.password(password_file, confirm=True)
     path = keys.path_of(name)
+    if genesis is not None:
+        keep_genesis(desk.home, genesis)
     if kind is KeyKind.WALLET:
-        keys.add_wallet(name, chain_id=chain_id or home_chain_id(desk.home), password=password)
+        keys.add_wallet(name, chain_id=home_genesis(desk.home).chain_id, password=password)
         return Report(
             data={"name": name, "kind": "wallet", "file": str(path)},
-            show=lines(f"a new wallet: {path}", "back it up: the file and its password are the only way back in"),
+            show=lines(
+                f"a new wallet: {path}",
+                "back it up: the file and its password are the only way back in",
+                "next: the organisation registers it with `carechain patient register --wallet FILE`",
+            ),
         )
     identity = keys.add_identity(name, kind=PartyKind.STAFF, organisation=None, password=password, label=label)
     if public is not None:
         write_public(public, identity)
     return Report(
         data={"name": name, "kind": "identity", "party": identity.party.hex(), "file": str(path)},
-        show=lines(f"a new key: {path}", f"party {identity.party.hex()}"),
+        show=lines(f"a new key: {path}", f"party {identity.party.hex()}", "next: carechain staff enrol"),
     )
 
 

@@ -21,6 +21,7 @@ def verify(desk: Desk) -> Report:
     """
     from carechain.cli.files import require_ledger
     from carechain.cli.network import home_genesis
+    from carechain.engine.session import LEDGER_FOLDER
     from carechain.engine.verify import verify_chain
 
     genesis = home_genesis(desk.home)
@@ -43,7 +44,10 @@ def verify(desk: Desk) -> Report:
             said.append(f"{verdict.torn_bytes} bytes at the end were never acknowledged; the next start drops them")
         return Report(data=data, show=lines(*said))
     where = f" {bad.key}" if bad.key else ""
-    said = [f"WRONG at height {bad.height}: {bad.kind.value}{where}: {bad.reason}", f"good before: {verdict.height}"]
+    said = [
+        f"WRONG at height {bad.height}: {bad.kind.value}{where}: {bad.reason}",
+        f"good up to height {verdict.height}; keep this home as evidence, and put back a good copy of {LEDGER_FOLDER}/",
+    ]
     return Report(data=data, show=lines(*said), status=Exit.REFUSED)
 
 
@@ -86,7 +90,7 @@ def transaction(
     desk: Desk, tx_id: Annotated[bytes, typer.Argument(parser=identifier, metavar="ID", help="The transaction's id.")]
 ) -> Report:
     """Show the full receipt of a transaction, with its events."""
-    from carechain.cli.files import LedgerFiles, plain
+    from carechain.cli.files import LedgerFiles, as_json, plain
 
     with LedgerFiles(desk.home) as files:
         receipt = files.receipt(tx_id)
@@ -95,6 +99,7 @@ def transaction(
         f"transaction {receipt.tx_id.hex()} in block {receipt.height}, place {receipt.index}",
         f"signed by {receipt.signer.hex()}: {', '.join(receipt.messages)}",
         f"{receipt.label}: {receipt.reason}",
+        *(f"event {as_json(one)}" for one in receipt.events),
     ]
     return Report(data=data, show=lines(*said))
 
@@ -110,9 +115,12 @@ def state(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many rows.")] = 100,
 ) -> Report:
-    """Show state entries as of the last checkpoint, or the list of tables."""
+    """Show state entries as of the last checkpoint, or the list of tables.
+
+    A node writes a checkpoint now and then and when it stops; what came later is in the blocks.
+    """
     from carechain.chain.genesis import TABLES
-    from carechain.cli.files import LedgerFiles, plain
+    from carechain.cli.files import LedgerFiles, as_json, plain
 
     if name is None:
         listed = [{"table": one.name, "prefix": one.prefix, "note": one.note} for one in TABLES]
@@ -123,11 +131,13 @@ def state(
         raise typer.BadParameter("no such table; run `carechain inspect state` for the list", param_hint="TABLE")
     with LedgerFiles(desk.home) as files:
         height, found = files.rows(spec, key or [], limit)
+        newest = files.log.height
     rows = [{"key": [plain(part) for part in parts], "row": plain(row)} for parts, row in found]
-    text = [(", ".join(str(plain(part)) for part in parts), str(plain(row))) for parts, row in found]
-    title = f"{spec.name} at height {height}"
+    text = [(", ".join(str(plain(part)) for part in parts), as_json(row)) for parts, row in found]
+    title = f"{spec.name} at the checkpoint of height {height}; the ledger is at {newest}"
     return Report(
-        data={"table": spec.name, "height": height, "rows": rows}, show=tables(table(title, ("key", "row"), text))
+        data={"table": spec.name, "height": height, "ledger_height": newest, "rows": rows},
+        show=tables(table(title, ("key", "row"), text)),
     )
 
 

@@ -1,10 +1,43 @@
 """The program ``carechain``: assembles the commands. Scripts rely on names, ``--json`` and exit statuses."""
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import typer
 
+# Typer carries its own copy of click and does not export the class that all complaints about usage share.
+from typer._click.exceptions import ClickException
+from typer.core import TyperGroup
+
 from carechain.cli import bench, consent, demo, keys, ledger, members, operating, patients, records, staff
+from carechain.cli.output import Exit, refuse_usage
+
+
+class Program(TyperGroup):
+    """The whole command line. With ``--json`` a complaint about usage is one object too, and it never exits with 1."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **named: Any) -> Any:  # noqa: ANN401 - as typer declares it
+        """Run one command line, then exit with its status."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            status = super().main(words, *others, **{**named, "standalone_mode": False})
+        except ClickException as complaint:
+            complaint.show()
+            if "--json" in words:
+                refuse_usage(sys.stdout, complaint.format_message())
+            status = complaint.exit_code
+        except typer.Abort:
+            # A prompt that nobody answered. Typer would exit with 1, which means a refusal here.
+            sys.stderr.write("failed: nothing was entered\n")
+            if "--json" in words:
+                refuse_usage(sys.stdout, "nothing was entered")
+            status = Exit.ENVIRONMENT
+        sys.exit(status or Exit.DONE)
+
 
 app = typer.Typer(
+    cls=Program,
     help="A consortium ledger for health records: patients decide, organisations keep the data, both is proved.",
     epilog="Exit status: 0 done, 1 refused (the rejection code is printed), 2 usage, 3 environment.",
     no_args_is_help=True,

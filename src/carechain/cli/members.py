@@ -3,7 +3,7 @@
 # ruff: noqa: PLC0415 - what needs cryptography or the network is imported by the command that uses it, so help is quick
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,10 +12,12 @@ from carechain.cli.output import Desk, Report, command, lines, sub_app, table, t
 from carechain.cli.terms import identifier, moment
 
 if TYPE_CHECKING:
-    from carechain.cli.acting import Desktop
+    from carechain.cli.acting import Desktop, Done
     from carechain.contracts.governance import Change
 
 app = sub_app("The consortium's members, and the votes that admit and remove them.")
+
+_SAYS: Final = {"open": "is open", "passed": "has passed", "failed": "has failed"}
 
 MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A name of the address book, or an id.")]
 
@@ -99,16 +101,15 @@ def vote(
 ) -> Report:
     """Vote on a proposal for your organisation. What reaches the quorum happens in the same block."""
     from carechain.cli.acting import Desktop
-    from carechain.contracts.governance import Closed, Vote
+    from carechain.contracts.governance import Vote
 
     desktop = Desktop(desk, by)
     with desktop.seat(desktop.member()) as seat:
         done = seat.submit(Vote(proposal=proposal, aye=aye))
-    closed = done.maybe(Closed)
-    standing = "open" if closed is None else "passed" if closed.passed else "failed"
+    standing = _standing(done)
     return Report(
         data={"proposal": proposal.hex(), "standing": standing, **done.data()},
-        show=lines(f"voted {'yes' if aye else 'no'}; the proposal is {standing}", done.text()),
+        show=lines(f"voted {'yes' if aye else 'no'}: the proposal {_SAYS[standing]}", done.text()),
     )
 
 
@@ -149,22 +150,27 @@ def proposals(desk: Desk, *, by: ByOrganisation) -> Report:
 
 
 def _propose(desktop: "Desktop", change: "Change", words: str, about: bytes) -> Report:
-    from carechain.contracts.governance import Closed, Propose, Proposed
+    from carechain.contracts.governance import Propose, Proposed
 
     with desktop.seat(desktop.member()) as seat:
         done = seat.submit(Propose(change=change))
     proposed = done.event(Proposed)
-    closed = done.maybe(Closed)
-    standing = "open" if closed is None else "passed" if closed.passed else "failed"
+    standing = _standing(done)
+    said = [f"proposed {words}: it {_SAYS[standing]}", f"proposal {proposed.proposal.hex()}", done.text()]
+    if standing == "open":
+        said.append("next: other members vote with `carechain member vote PROPOSAL --yes`")
     return Report(
-        data={
-            "proposal": proposed.proposal.hex(),
-            "member": about.hex(),
-            "standing": standing,
-            **done.data(),
-        },
-        show=lines(f"proposed {words}: the vote is {standing}", f"proposal {proposed.proposal.hex()}", done.text()),
+        data={"proposal": proposed.proposal.hex(), "member": about.hex(), "standing": standing, **done.data()},
+        show=lines(*said),
     )
+
+
+def _standing(done: "Done") -> str:
+    """What became of a proposal in the transaction that made it or voted on it."""
+    from carechain.contracts.governance import Closed
+
+    closed = done.maybe(Closed)
+    return "open" if closed is None else "passed" if closed.passed else "failed"
 
 
 def _about(change: "Change") -> str:

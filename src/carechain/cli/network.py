@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from carechain.chain import genesis as founding
-from carechain.chain.genesis import Genesis
+from carechain.chain.genesis import Genesis, genesis_hash
 from carechain.cli.keyring import AUTHORITY_KEY, MEMBER_KEY, REGISTRAR_SECRET, Keyring
 from carechain.cli.output import CannotRun
 from carechain.core.organisation import NewMember
@@ -38,7 +38,10 @@ def home_genesis(home: Path) -> Genesis:
     """The genesis of a home; raises :class:`CannotRun` when there is none."""
     path = home / GENESIS_FILE
     if not path.is_file():
-        raise CannotRun(f"{path} is missing: make a home with `carechain init`, or name another with --home")
+        raise CannotRun(
+            f"{path} is missing: an organisation makes its home with `carechain init`, a patient with "
+            "`carechain keys new --kind wallet --genesis FILE`; or name another folder with --home"
+        )
     return read_genesis(path)
 
 
@@ -54,9 +57,15 @@ def read_genesis(path: Path) -> Genesis:
         raise CannotRun(f"{path}: {error}") from None
 
 
-def home_chain_id(home: Path) -> str:
-    """The network that a home belongs to."""
-    return home_genesis(home).chain_id
+def keep_genesis(home: Path, file: Path) -> None:
+    """Copy a network's genesis into a home; a home that belongs to another network stays as it is."""
+    network = read_genesis(file)
+    if (home / GENESIS_FILE).exists():
+        if genesis_hash(home_genesis(home)) != genesis_hash(network):
+            raise CannotRun(f"{home} belongs to another network; name another folder with --home")
+        return
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home / GENESIS_FILE).write_bytes(founding.write(network))
 
 
 def make_organisation(

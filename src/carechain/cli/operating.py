@@ -34,8 +34,7 @@ def init(
     *,
     name: Annotated[str, typer.Option("--name", help="The organisation's public name, never a person's.")],
     kind: Annotated[
-        OrganisationKind,
-        typer.Option("--kind", parser=organisation_kind, metavar="KIND", help="hospital, insurer or government."),
+        int, typer.Option("--kind", parser=organisation_kind, metavar="KIND", help="hospital, insurer or government.")
     ],
     chain_id: Annotated[str, typer.Option("--chain-id", metavar="NAME", help="The new network's name.")] = "carechain",
     genesis: Annotated[
@@ -52,6 +51,7 @@ def init(
     it. With --genesis it writes an application for the members to vote on with `carechain member propose-admit`.
     """
     from carechain.cli.homes import make_organisation_home
+    from carechain.cli.keyring import KEYS_FOLDER
 
     if not 1 <= len(name) <= MEMBER_NAME_CHARS:
         raise typer.BadParameter(f"a name has 1 to {MEMBER_NAME_CHARS} characters", param_hint="--name")
@@ -60,7 +60,7 @@ def init(
     made = make_organisation_home(
         desk.home,
         name=name,
-        kind=kind,
+        kind=OrganisationKind(kind),
         registrar=registrar,
         chain_id=chain_id,
         genesis=genesis,
@@ -75,12 +75,16 @@ def init(
         "founder": made.application is None,
         "application": None if made.application is None else str(made.application),
     }
-    said = [f"{name}: member {made.member.hex()}", f"network {made.chain_id}, genesis {made.genesis_hash.hex()}"]
+    said = [
+        f"{desk.home} is the home of {name}",
+        f"member {made.member.hex()}",
+        f"network {made.chain_id}, genesis {made.genesis_hash.hex()}",
+        f"back up {desk.home / KEYS_FOLDER}: without these files and their password nobody can act for {name}",
+    ]
     if made.application is None:
-        said.append(f"serve it: carechain start --home {desk.home}")
+        said.append(f"next: carechain start --home {desk.home}")
     else:
-        said.append(f"give {made.application} to a member; it proposes you with: carechain member propose-admit FILE")
-    said.append(f"back up {desk.home / 'keys'}: without these files and their password nobody can act for {name}")
+        said.append(f"next: a member proposes you with `carechain member propose-admit {made.application}`")
     return Report(data=data, show=lines(*said))
 
 

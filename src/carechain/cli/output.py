@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE: Final = "CARECHAIN_HOME"
 _TITLES_OF_FAILURE: Final = {1: "refused", 3: "failed"}
+_UNFOLDED_WIDTH: Final = 2000
 
 
 class Exit(IntEnum):
@@ -146,10 +147,16 @@ def command(app: typer.Typer, name: str) -> Callable[[WorkT], WorkT]:
         merged = [option for one in declared for option in _spread(one)] + list(_COMMON)
         run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in merged}
-        app.command(name, help=inspect.getdoc(work))(run)
+        explained = inspect.getdoc(work) or ""
+        app.command(name, help=explained, short_help=_first_sentence(explained))(run)
         return work
 
     return register
+
+
+def _first_sentence(text: str) -> str:
+    """What a list of commands says about one, whole: typer itself would cut it in the middle."""
+    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _spread(parameter: inspect.Parameter) -> list[inspect.Parameter]:
@@ -184,29 +191,33 @@ def _is_group(annotation: object) -> bool:
 
 def sub_app(help_text: str) -> typer.Typer:
     """A group of commands under one name."""
-    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+    return typer.Typer(
+        help=help_text, short_help=help_text, no_args_is_help=True, rich_markup_mode=None, add_completion=False
+    )
 
 
 def console(stream: IO[str]) -> "Console":
-    """A console on a stream that never breaks Chinese text or wraps ids where the output is not a terminal."""
+    """A console on a stream: as wide as the terminal, or so wide that nothing is folded where there is none."""
     from rich.console import Console  # noqa: PLC0415 - only when something is shown
 
-    width = None if stream.isatty() else 200
+    width = None if stream.isatty() else _UNFOLDED_WIDTH
     return Console(file=stream, highlight=False, soft_wrap=not stream.isatty(), width=width)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> "Table":
-    """A plain table; ids are never cut."""
+    """A plain table; ids are never cut. An empty one says so below its headings."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only when something is shown
     from rich.table import Table  # noqa: PLC0415 - only when something is shown
     from rich.text import Text  # noqa: PLC0415 - only when something is shown
 
-    grid = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
         # Text, not markup: a name with square brackets stays a name.
         grid.add_row(*(Text(cell) for cell in row))
+    if not grid.rows:
+        grid.add_row("(none)")
     return grid
 
 
@@ -221,13 +232,30 @@ def lines(*text: str) -> Callable[["Console"], None]:
 
 
 def tables(*grids: "Table") -> Callable[["Console"], None]:
-    """Show these tables."""
+    """Show these tables. Where no terminal needs them, the blanks that fill up their lines are left out."""
 
     def show(screen: "Console") -> None:
         for grid in grids:
-            screen.print(grid)
+            if screen.is_terminal:
+                screen.print(grid)
+                continue
+            with screen.capture() as drawn:
+                screen.print(grid)
+            screen.file.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
     return show
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def refuse_usage(stream: IO[str], reason: str) -> None:
+    """The one object of a command line that could not be understood."""
+    _speak_utf8(stream)
+    stream.write(_failure(reason))
+    stream.flush()
 
 
 def _run(desk: Desk, work: Callable[[], Report]) -> Exit:
@@ -273,10 +301,16 @@ def _fail(
     named = f" {code} {label}" if code is not None else ""
     sys.stderr.write(f"{_TITLES_OF_FAILURE[status]}{named}: {reason}\n")
     if desk.as_json:
-        error = {"code": code, "label": label, "reason": reason}
-        desk.out.write(_json({"ok": False, "error": error, **(data or {})}))
+        desk.out.write(_failure(reason, code=code, label=label, data=data))
         desk.out.flush()
     return status
+
+
+def _failure(
+    reason: str, *, code: int | None = None, label: str | None = None, data: Mapping[str, object] | None = None
+) -> str:
+    """The object of every command that did not do what it was asked."""
+    return _json({"ok": False, "error": {"code": code, "label": label, "reason": reason}, **(data or {})})
 
 
 def _json(data: Mapping[str, object]) -> str:

@@ -88,11 +88,11 @@ def list_patients(
             one.pseudonym.hex(),
             moment(one.bound_s),
             f"left {moment(one.left_s)}" if one.left_s else "open",
-            people.get(one.pseudonym) or "",
+            *((people.get(one.pseudonym) or "",) if with_names else ()),
         )
         for one in found
     ]
-    columns = ("pseudonym", "since (UTC)", "relationship", "name")
+    columns = ("pseudonym", "since (UTC)", "relationship", *(("name",) if with_names else ()))
     return Report(data={"patients": rows}, show=tables(table("Patients", columns, text)))
 
 

@@ -23,7 +23,8 @@ def fetch_records(seat: Seat, ticket: bytes, records: list[bytes] | None, *, url
     row = seat.row("access.ticket", KnownTicket, OfTicket(ticket)).row
     if row.decision:
         raise refused_ticket(row.decision, {"ticket": ticket.hex()})
-    expected = newest_of(seat.rows("records.timeline", AnchorLine, TimelinePage(row.pseudonym, ticket), prove=True))
+    lines = seat.rows("records.timeline", AnchorLine, TimelinePage(row.pseudonym, ticket), prove=True)
+    expected = newest_of(lines, row.scope)
     if records is not None:
         expected = _chosen(expected, records)
     return asyncio.run(_fetch(seat, ticket, row.custodian, expected, everything=records is None, url=url))

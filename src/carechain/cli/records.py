@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carechain.cli.options import ByAnyone, ByOrganisation, GatekeeperOption
-from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
+from carechain.cli.output import Desk, Report, command, counted, lines, sub_app, table, tables
 from carechain.cli.terms import clinical_date, identifier, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from carechain.chain.queries import AnchorLine
+    from carechain.cli.acting import Desktop
+    from carechain.cli.keyring import Actor
 
 app = sub_app("Records: add FHIR to the charts and anchor it; read what a ticket allows; see versions.")
 
 OfPatientOption = Annotated[
-    str | None, typer.Option("--patient", metavar="PSEUDONYM", help="The patient; a wallet's own unless given.")
+    str | None,
+    typer.Option("--patient", metavar="PSEUDONYM", help="The patient; a ticket's or a wallet's own unless given."),
 ]
 TicketOption = Annotated[
     bytes | None, typer.Option("--ticket", parser=identifier, metavar="ID", help="See it through this ticket.")
@@ -76,7 +79,7 @@ def add(
         for one in added.anchored
     ]
     columns = ("record", "version", "category", "grade", "day", "resources")
-    title = f"{added.resources} resources read; {len(added.anchored)} record versions anchored"
+    title = f"{counted(added.resources, 'resource')} read; {counted(len(added.anchored), 'record version')} anchored"
     return Report(data=data, show=tables(table(title, columns, text)))
 
 
@@ -122,7 +125,7 @@ def get(
         "files": [str(path) for path in files],
     }
     count = sum(len(one.resources) for one in opened)
-    said = [f"{len(opened)} records with {count} resources, all as anchored on the ledger"]
+    said = [f"{counted(len(opened), 'record')} with {counted(count, 'resource')}, every byte as anchored on the ledger"]
     if out is not None:
         said.append(f"written to {out}")
     else:
@@ -143,7 +146,7 @@ def list_records(
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
-    actor, pseudonym = desktop.patient_or_deputy(patient)
+    actor, pseudonym = _reader(desktop, patient, ticket)
     with desktop.seat(actor) as seat:
         found = seat.rows("records.timeline", AnchorLine, TimelinePage(pseudonym, ticket))
     return _anchors("Records", pseudonym, found, desktop.keys.name_of)
@@ -163,10 +166,17 @@ def history(
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
-    actor, pseudonym = desktop.patient_or_deputy(patient)
+    actor, pseudonym = _reader(desktop, patient, ticket)
     with desktop.seat(actor) as seat:
         found = seat.rows("records.history", AnchorLine, OfRecord(pseudonym, record, ticket))
     return _anchors("Versions", pseudonym, found, desktop.keys.name_of)
+
+
+def _reader(desktop: "Desktop", patient: str | None, ticket: bytes | None) -> "tuple[Actor, bytes]":
+    """Who looks, and at which patient: the named one, the one a ticket is about, or the wallet's own."""
+    if patient is None and ticket is not None:
+        return desktop.ticket_holder(ticket)
+    return desktop.patient_or_deputy(patient)
 
 
 def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "Callable[[bytes], str]") -> Report:

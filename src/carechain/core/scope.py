@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from carechain.core.ids import U16, RecordId
 from carechain.core.limits import SCOPE_RECORDS
-from carechain.core.vocabulary import ALL_CATEGORIES, Sensitivity, in_mask, subset
+from carechain.core.vocabulary import ALL_CATEGORIES, Sensitivity, subset
 
 Day = Annotated[int, Meta(ge=0, le=0x7FFF_FFFF)]
 """Days since 1900-01-01, so that every clinical date of a living patient is a positive integer."""
@@ -46,7 +46,7 @@ class Scope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw
     def covers(self, *, category: int, sensitivity: int, day: int, record: bytes) -> bool:
         """Whether one record lies inside this scope."""
         return (
-            in_mask(category, self.categories)
+            self.categories >> category & 1 == 1
             and sensitivity <= self.ceiling
             and self.first_day <= day <= self.last_day
             and (not self.records or record in self.records)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from carechain.chain.header import SealedHeader
-from carechain.chain.queries import Asker, ask, decode_args
+from carechain.chain.queries import Asker, QueryCode, ask, decode_args
 from carechain.chain.receipts import FullReceipt, describe, encode_receipt
 from carechain.chain.tx import parse
 from carechain.core import merkle
@@ -44,7 +44,16 @@ from carechain.node.wire import (
     status_of,
     write,
 )
-from carechain.sdk.answers import Accepted, Inclusion, QueryAnswer, ShownBlock, ShownReceipt, Status, Submitted
+from carechain.sdk.answers import (
+    Accepted,
+    Inclusion,
+    ProvenEntry,
+    QueryAnswer,
+    ShownBlock,
+    ShownReceipt,
+    Status,
+    Submitted,
+)
 from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Opening, SessionBook, bearer
 
 QUERY_BODY_BYTES: Final = 64 * 1024
@@ -52,6 +61,7 @@ OPENING_BODY_BYTES: Final = 4 * 1024
 BODY_S: Final = 30.0
 """How long a body may take to arrive."""
 
+_NO_PROOFS: Final[tuple[ProvenEntry, ...]] = ()
 _QUERY: Final = "/v1/query/"
 _SUBMIT: Final = "/v1/transactions"
 _JSON_TX_BYTES: Final = 2 * TX_SIZE_BYTES + 64
@@ -90,6 +100,8 @@ class Api:
             ],
             exception_handlers={404: self._no_path, 405: self._no_method},
         )
+        # A path with a slash too many is unknown, like any other.
+        self._rest.router.redirect_slashes = False
         service.metrics.gauge("sessions", "Open client sessions.", lambda: len(self.sessions))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,20 +156,20 @@ class Api:
         args = read_arguments(form, body, name) if form is Form.JSON else decode_args(name, body)
         # From here to the answer nothing waits, so all of it is about one height.
         view = service.view()
-        answer = ask(view, require_live(view, service.asker(party)), name, args)
+        asker = present(service.asker(party), QueryCode.NOT_A_LIVE_MEMBER)
+        answer = ask(view, asker, name, args)
+        sealed, proofs = b"", _NO_PROOFS
         if _flag(scope["query_string"], b"prove"):
-            sealed, proofs = service.prove(answer.keys)
-            return _OK, QueryAnswer(
-                height=view.height,
-                time_s=view.time_s,
-                app_hash=service.app_hash,
-                rows=answer.rows,
-                after=answer.after,
-                sealed=encode(sealed),
-                proofs=tuple(proofs),
-            )
+            header, entries = service.prove(answer.keys())
+            sealed, proofs = encode(header), tuple(entries)
         return _OK, QueryAnswer(
-            height=view.height, time_s=view.time_s, app_hash=service.app_hash, rows=answer.rows, after=answer.after
+            height=view.height,
+            time_s=view.time_s,
+            app_hash=service.app_hash,
+            rows=answer.rows,
+            after=answer.after,
+            sealed=sealed,
+            proofs=proofs,
         )
 
     async def _submit(
@@ -182,13 +194,14 @@ class Api:
     def _guarded(
         self, route: str, handle: Callable[[Request, dict[bytes, bytes], Form], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Turn refusals into answers; ``form`` is the body's, or JSON unless msgpack is accepted."""
+        """Turn refusals into answers. ``form`` is the body's; without one, JSON unless msgpack is accepted."""
 
         async def guarded(request: Request) -> Response:
             headers = dict(request.scope["headers"])
-            wanted = headers.get(b"content-type") or headers.get(b"accept", b"")
-            form = Form.MSGPACK if wanted.startswith(Form.MSGPACK.value) else Form.JSON
+            form = Form.MSGPACK if headers.get(b"accept", b"").startswith(Form.MSGPACK.value) else Form.JSON
             try:
+                if request.method == "POST":
+                    form = form_of(headers.get(b"content-type", b""))
                 response = await handle(request, headers, form)
             except Rejected as refused:
                 response = _refusal(form, refused.code)
@@ -277,11 +290,7 @@ class Api:
         if start is None and "from" in request.query_params:
             start = _number(request.query_params["from"])
         blocks = self._service.subscribe(start)
-        return StreamingResponse(
-            self._stream(headers, blocks),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-        )
+        return _EventStream(self._stream(headers, blocks), blocks)
 
     def _require_stream(self, headers: dict[bytes, bytes]) -> Asker:
         """Who follows, checked again at every block: a session or a right that ends, ends the stream."""
@@ -305,14 +314,30 @@ class Api:
             yield _ended(late.code, late.height)
         except Rejected as refused:
             yield _ended(refused.code, blocks.height - 1)
-        finally:
-            blocks.close()
 
     async def _no_path(self, _request: Request, _error: Exception) -> Response:
         return _refusal(Form.JSON, NodeCode.PATH_UNKNOWN)
 
     async def _no_method(self, _request: Request, _error: Exception) -> Response:
         return _refusal(Form.JSON, NodeCode.METHOD_NOT_ALLOWED)
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events about the blocks of a subscription, which ends with the answer, even with one not begun."""
+
+    def __init__(self, messages: AsyncIterator[bytes], blocks: Subscription) -> None:
+        """``messages`` are made from ``blocks``."""
+        super().__init__(
+            messages,
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
+        self._blocks = blocks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the blocks or the reader end."""
+        async with self._blocks:
+            await super().__call__(scope, receive, send)
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes:

@@ -253,7 +253,10 @@ class NodeService:
             await self._until_due()
             if self._draining and not len(self._submissions):
                 return
-            self._produce()
+            block = self._produce()
+            if not block.txs and not len(self._submissions):
+                # Nobody waits: write the tree, so that a restart has nothing to execute and old files get emptied.
+                self._session.checkpoint(idle=True)
             # Between two blocks everyone else on the loop has a turn.
             await asyncio.sleep(0)
 
@@ -281,7 +284,7 @@ class NodeService:
     def _next_time_s(self) -> int:
         return max(int(self._clock()), self._session.head.time_s)
 
-    def _produce(self) -> None:
+    def _produce(self) -> CommittedBlock:
         """Make one block of what is ready, durable when this returns, and tell everyone."""
         ready = self._submissions.ready
         sizes = [len(entry.raw) for entry in islice(ready, self._policy.txs)]
@@ -293,6 +296,7 @@ class NodeService:
         self._sealed = SealedHeader(block.header, block.signature)
         self._settle(block)
         self._feed.publish(block)
+        return block
 
     def _settle(self, block: CommittedBlock) -> None:
         settle = self._submissions.settle

@@ -10,6 +10,7 @@ from carechain.state.node import (
     BRANCH,
     BRANCH_HEAD_SIZE,
     LEAF,
+    SYMBOLS,
     Branch,
     Load,
     Node,
@@ -56,7 +57,7 @@ def check_tree(load: Load, root: Root) -> Iterator[tuple[bytes, bytes]]:
                 raise BadState(_place(path), "wrong leaf")
             yield key, value
             continue
-        _, skip_size, image, _, _ = opened
+        bitmap, skip_size, image, _, _ = opened
         if sha256(image).digest() != known:
             raise BadState(_place(path), "wrong branch")
         hashes_at = BRANCH_HEAD_SIZE + skip_size
@@ -64,10 +65,10 @@ def check_tree(load: Load, root: Root) -> Iterator[tuple[bytes, bytes]]:
         below = children(opened)
         if len(below) == 1:
             raise BadState(_place(path), "a branch with one child")
+        symbols = [symbol for symbol in range(SYMBOLS) if bitmap >> symbol & 1]
         for index in reversed(range(len(below))):
-            symbol, child = below[index]
             at = hashes_at + HASH_SIZE * index
-            waiting.append((child, image[at : at + HASH_SIZE], path + bytes([symbol])))
+            waiting.append((below[index], image[at : at + HASH_SIZE], path + bytes([symbols[index]])))
 
 
 def _opened(load: Load, node: Node, path: bytes) -> bytes | Branch:

@@ -125,12 +125,13 @@ def read_branch(stored: bytes) -> Branch:
     return bitmap, skip_size, stored[:end], stored[end:], _NONE_NEW
 
 
-def children(branch: Branch) -> list[tuple[int, Node]]:
-    """The children of a branch in order, each with its symbol."""
+def children(branch: Branch) -> list[Node]:
+    """The children of a branch in order of their symbols."""
     bitmap, _, _, references, fresh = branch
-    symbols = [symbol for symbol in range(SYMBOLS) if bitmap >> symbol & 1]
-    stored = _REFERENCES[len(symbols)].unpack(references)
-    return [(symbol, fresh.get(symbol, reference)) for symbol, reference in zip(symbols, stored, strict=True)]
+    below: list[Node] = list(_REFERENCES[bitmap.bit_count()].unpack(references))
+    for symbol, node in fresh.items():
+        below[(bitmap & ((1 << symbol) - 1)).bit_count()] = node
+    return below
 
 
 def child(branch: Branch, symbol: int) -> Node:

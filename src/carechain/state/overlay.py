@@ -91,6 +91,8 @@ class Overlay:
         The result is the state at the time of the call: writes made while iterating are not seen. Entries
         are recorded as read when the caller reaches them.
         """
+        if not self._inside and not self._block:
+            return self._base.scan(prefix, after, limit)
         mine = self._writes if self._inside else {}
         changed = self._changed_under(prefix, after, mine)
         # The transaction may go on writing while the caller iterates, so what it wrote is told apart now.

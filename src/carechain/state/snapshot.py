@@ -78,7 +78,13 @@ class Snapshot:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Entries whose key starts with ``prefix``, ascending, those above ``after`` only, at most ``limit``."""
         self._check()
-        return islice(trie.scan(self._load, self._root, prefix, after), limit)
+        return self._entries(prefix, after, limit)
+
+    def _entries(self, prefix: bytes, after: bytes | None, limit: int | None) -> Iterator[tuple[bytes, bytes]]:
+        for entry in islice(trie.scan(self._source.load_recent, self._root, prefix, after), limit):
+            # An iterator may outlive its snapshot, so this is asked whenever it goes on.
+            self._check()
+            yield entry
 
     def prove(self, key: bytes) -> Proof:
         """A proof of the value under ``key``, or of its absence, against :attr:`root_hash`."""

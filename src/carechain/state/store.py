@@ -54,6 +54,8 @@ INITIAL_MAP_BYTES: Final = 64 * 1024 * 1024
 SIDE_TABLES: Final = 16
 SIDE_PAGE_ROWS: Final = 1000
 NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
+LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
+"""For lower branches and leaves: enough for what the patients of a day are looked at again and again."""
 MOVED_BYTES_PER_CHECKPOINT: Final = 1024 * 1024
 """Per stream: about how much a checkpoint copies out of old files in order to drop them."""
 DEAD_SHARE: Final = {False: (0.75, 0.6, 0.5), True: (0.6, 0.5, 0.4)}
@@ -112,8 +114,9 @@ class NodeStore:
         self._forgotten: list[int] = []
         self._head = _NO_HEAD
         self.load = log.load
-        # Upper branches only, since every read passes some of them and seldom the same lower one twice.
-        self.load_recent = Fetched(log.load, wanted=is_upper, room_bytes=NODE_CACHE_BYTES).__getitem__
+        # Upper branches apart, since every read passes some of them: the many below must not push them out.
+        below = Fetched(log.load, wanted=lambda _: True, room_bytes=LOWER_CACHE_BYTES).__getitem__
+        self.load_recent = Fetched(below, wanted=is_upper, room_bytes=NODE_CACHE_BYTES).__getitem__
 
     @classmethod
     def open(

@@ -4,7 +4,9 @@ A key is the table's prefix byte followed by its parts, each of a fixed width, s
 their parts and none is a prefix of another. Numbers are big-endian, so they sort as numbers.
 """
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
@@ -18,6 +20,8 @@ RowT = TypeVar("RowT", bound=Row)
 Part = bytes | int
 _NUMBER_WIDTH: Final = 8
 """A part of at most this many bytes is handed back as a number, a longer one as bytes."""
+_NUMBERS: Final = MappingProxyType({1: "B", 2: "H", 4: "I", 8: "Q"})
+"""The widths a number may have in a key, and how ``struct`` calls them."""
 _MAX_PREFIX: Final = 0xFF
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -30,11 +34,12 @@ class TableSpec(Generic[RowT]):
     space, unique in ``chain/routing.py``; ``note`` says in a sentence what a row is, for the reference.
     """
 
-    __slots__ = ("_decode", "_head", "_plain", "key", "name", "note", "prefix", "row", "size_bytes")
+    __slots__ = ("_decode", "_head", "_parts", "_plain", "key", "name", "note", "prefix", "row", "size_bytes")
 
     def __init__(self, *, name: str, prefix: int, key: tuple[int, ...], row: type[RowT], note: str) -> None:
         """Raises ``ValueError`` for a layout that cannot be a key."""
-        if not 0 <= prefix <= _MAX_PREFIX or any(width < 1 for width in key) or 1 + sum(key) > STATE_KEY_BYTES:
+        possible = all(width in _NUMBERS or width > _NUMBER_WIDTH for width in key)
+        if not 0 <= prefix <= _MAX_PREFIX or not possible or 1 + sum(key) > STATE_KEY_BYTES:
             raise ValueError(f"table {name}: impossible key layout")
         set_once = super().__setattr__
         set_once("name", name)
@@ -44,6 +49,7 @@ class TableSpec(Generic[RowT]):
         set_once("note", note)
         set_once("size_bytes", 1 + sum(key))
         set_once("_head", bytes([prefix]))
+        set_once("_parts", struct.Struct(">x" + "".join(_layout_of(width) for width in key)).unpack)
         set_once("_plain", all(width > _NUMBER_WIDTH for width in key))
         set_once("_decode", msgspec.msgpack.Decoder(row).decode)
 
@@ -54,6 +60,7 @@ class TableSpec(Generic[RowT]):
     note: str
     size_bytes: int
     _head: bytes
+    _parts: Callable[[bytes], tuple[Part, ...]]
     _plain: bool
     _decode: Any
 
@@ -108,13 +115,7 @@ class TableSpec(Generic[RowT]):
         """
         if len(key) != self.size_bytes or key[0] != self.prefix:
             raise ValueError(f"not a key of table {self.name}")
-        parts: list[Part] = []
-        at = 1
-        for width in self.key:
-            piece = key[at : at + width]
-            parts.append(int.from_bytes(piece, "big") if width <= _NUMBER_WIDTH else piece)
-            at += width
-        return tuple(parts)
+        return self._parts(key)
 
     def decode(self, value: bytes) -> RowT:
         """The row stored as ``value``; raises :class:`Malformed` when it is none, which means a damaged store."""
@@ -131,6 +132,10 @@ class TableSpec(Generic[RowT]):
         except ValueError:
             return f"{self.name}[not a key: {key.hex()}]"
         return f"{self.name}[{', '.join(_shown(part) for part in parts)}]"
+
+
+def _layout_of(width: int) -> str:
+    return _NUMBERS.get(width) or f"{width}s"
 
 
 def _shown(part: Part) -> str:

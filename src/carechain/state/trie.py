@@ -64,17 +64,24 @@ def apply(load: Load, root: Root, changes: Sequence[Change]) -> Root:
 
 def get(load: Load, root: Root, key: bytes) -> bytes | None:
     """The value under ``key``, or None."""
-    node = root.node
-    if node is None:
+    if root.node is None:
         return None
-    symbols = spell(key)
+    end = _descend(load, root.node, spell(key))
+    # Skip segments were not compared on the way down: the leaf holds the whole key.
+    return leaf_value(end, key) if isinstance(end, bytes) else None
+
+
+def _descend(load: Load, node: Node, symbols: bytes) -> Node | None:
+    """Where the way along ``symbols`` ends: at a leaf (its bytes), at the branch that uses them up, or nowhere (None).
+
+    Skip segments are passed over, not compared: the caller looks at a leaf it finds.
+    """
     depth = 0
     while not isinstance(node, bytes):
         if isinstance(node, int):
             stored = load(node)
             if stored[0] == LEAF:
-                node = stored
-                break
+                return stored
             _, bitmap, skip_size = read_branch_head(stored)
             at, fresh = BRANCH_HEAD_SIZE + skip_size + HASH_SIZE * bitmap.bit_count(), None
         else:
@@ -82,7 +89,7 @@ def get(load: Load, root: Root, key: bytes) -> bytes | None:
             at = 0
         depth += skip_size
         if depth >= len(symbols):
-            return None
+            break
         symbol = symbols[depth]
         bit = 1 << symbol
         if not bitmap & bit:
@@ -92,8 +99,7 @@ def get(load: Load, root: Root, key: bytes) -> bytes | None:
         else:
             (node,) = read_reference(stored, at + REFERENCE_SIZE * (bitmap & (bit - 1)).bit_count())
         depth += 1
-    # Skip segments were not compared on the way down: the leaf holds the whole key.
-    return leaf_value(node, key)
+    return node
 
 
 def leaf_value(stored: bytes, key: bytes) -> bytes | None:
@@ -106,38 +112,46 @@ def scan(load: Load, root: Root, prefix: bytes, after: bytes | None = None) -> I
     """Entries whose key starts with ``prefix``, ascending, only those above ``after``."""
     if root.node is None:
         return
-    start = spell(prefix)[:-1]
-    # Everything in the result is spelled at or above this edge: subtrees below it are passed over unread.
-    edge = start if after is None or after < prefix else spell(after)
-    waiting: list[tuple[Node, int, bool]] = [(root.node, 0, True)]
-    while waiting:
-        node, depth, on_edge = waiting.pop()
-        opened = _open(load, node)
-        if not isinstance(opened, bytes):
-            waiting += _wanted(opened, depth, start, edge if on_edge else b"")
-            continue
-        key, value = leaf_entry(opened)
-        if key.startswith(prefix) and (after is None or key > after):
-            yield key, value
-
-
-def _wanted(branch: Branch, depth: int, start: bytes, edge: bytes) -> list[tuple[Node, int, bool]]:
-    """The children worth visiting, the lowest last: spelled under ``start`` and not below ``edge``."""
-    bitmap, skip_size, image, _, _ = branch
-    skip = image[BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + skip_size]
-    bound = edge[depth : depth + skip_size]
-    if not skip.startswith(start[depth : depth + skip_size]) or skip[: len(bound)] < bound:
-        return []
-    on_edge = skip == bound
-    depth += skip_size
-    lowest = edge[depth] if on_edge and depth < len(edge) else -1
-    if depth >= len(start):
-        wanted = children(branch)
-    elif bitmap >> start[depth] & 1:
-        wanted = [(start[depth], child(branch, start[depth]))]
+    if after is None or after < prefix:
+        # Whatever lies below shares the way there, so the first leaf tells whether it begins with the prefix.
+        top = _descend(load, root.node, spell(prefix)[:-1])
+        after, waiting = b"", [] if top is None else [top]
     else:
-        return []
-    return [(node, depth + 1, symbol == lowest) for symbol, node in reversed(wanted) if symbol >= lowest]
+        waiting = _above(load, root.node, spell(after))
+    while waiting:
+        opened = _open(load, waiting.pop())
+        if isinstance(opened, bytes):
+            key, value = leaf_entry(opened)
+            if key <= after:
+                continue
+            if not key.startswith(prefix):
+                return
+            yield key, value
+        else:
+            waiting += reversed(children(opened))
+
+
+def _above(load: Load, node: Node, edge: bytes) -> list[Node]:
+    """The subtrees, highest first, of all keys spelled above ``edge``; the lowest may be a leaf that is not."""
+    found: list[Node] = []
+    depth = 0
+    while not isinstance(opened := _open(load, node), bytes):
+        bitmap, skip_size, image, _, _ = opened
+        skip = image[BRANCH_HEAD_SIZE : BRANCH_HEAD_SIZE + skip_size]
+        bound = edge[depth : depth + skip_size]
+        if skip != bound:
+            # All of it lies on one side of the edge.
+            return [*found, node] if skip > bound else found
+        depth += skip_size
+        below = children(opened)
+        lower = (bitmap & ((1 << edge[depth]) - 1)).bit_count()
+        is_there = bitmap >> edge[depth] & 1
+        found += reversed(below[lower + is_there :])
+        if not is_there:
+            return found
+        node = below[lower]
+        depth += 1
+    return [*found, node]
 
 
 def relocate(load: Load, root: Root, keys: Sequence[bytes], unwanted: Callable[[int], bool | None]) -> Root:

@@ -5,6 +5,7 @@ fuzzing of every body. Refusals are compared by code number, which is what clien
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
 
 from carechain.chain.queries import MayRead, OfOrganisation, OfPseudonym, QueryCode, TimelinePage
 from carechain.chain.tx import AdmissionCode, parse
@@ -25,9 +27,10 @@ from carechain.core.limits import CLOCK_SKEW_S, HTTP_BODY_BYTES, SESSION_LIFETIM
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import Category, Purpose
 from carechain.gatekeeper.listen import Listener
-from carechain.node import submissions
+from carechain.node import feed, submissions
 from carechain.node.http import OPENING_BODY_BYTES, QUERY_BODY_BYTES, Api
 from carechain.node.refusals import NodeCode
+from carechain.node.wire import plain
 from carechain.sdk.answers import QueryAnswer, ShownBlock, ShownReceipt, Status, Submitted
 from carechain.sdk.authentication import AuthCode, sign_opening
 from carechain.sdk.client import HasKeys
@@ -174,6 +177,8 @@ def test_submissions_that_are_refused(tmp_path: Path) -> None:
                 ("/v1/transactions", b'{"tx": "zz"}', JSON, 400, NodeCode.BODY_MALFORMED),
                 ("/v1/transactions", b'{"tx": "00", "more": 1}', JSON, 400, NodeCode.BODY_MALFORMED),
                 ("/v1/transactions?wait=7", sent, MSGPACK, 400, NodeCode.PARAMETER_MALFORMED),
+                ("/v1/transactions/batch", encode([sent]), {"content-type": "a/b"}, 415, NodeCode.MEDIA_TYPE_UNKNOWN),
+                ("/v1/session", b"\x80", {"content-type": "a/b"}, 415, NodeCode.MEDIA_TYPE_UNKNOWN),
                 ("/v1/transactions/batch", b"\xc0", MSGPACK, 400, NodeCode.BODY_MALFORMED),
                 ("/v1/transactions/batch", encode([1]), MSGPACK, 400, NodeCode.BODY_MALFORMED),
                 ("/v1/transactions/batch", encode([]), MSGPACK, 413, NodeCode.TOO_MANY_TRANSACTIONS),
@@ -461,6 +466,8 @@ def test_receipts_and_blocks_that_are_not_there(tmp_path: Path) -> None:
                 ("/v1/blocks/%C2%B2", 400, NodeCode.PARAMETER_MALFORMED),
                 ("/v1/events?from=x", 400, NodeCode.PARAMETER_MALFORMED),
                 ("/v2/status", 404, NodeCode.PATH_UNKNOWN),
+                ("/v1/status/", 404, NodeCode.PATH_UNKNOWN),
+                ("/v1/blocks/1/", 404, NodeCode.PATH_UNKNOWN),
                 ("/", 404, NodeCode.PATH_UNKNOWN),
                 ("/v1/transactions", 405, NodeCode.METHOD_NOT_ALLOWED),
                 ("/v1/query/records.timeline", 405, NodeCode.METHOD_NOT_ALLOWED),
@@ -468,6 +475,27 @@ def test_receipts_and_blocks_that_are_not_there(tmp_path: Path) -> None:
             ]
             for path, status, code in rows:
                 expect(await node.http.get(path, headers=session), status, code)
+
+    asyncio.run(main())
+
+
+def test_what_is_kept_is_the_same_in_json(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with served(tmp_path) as node:
+            net = node.net
+            raws = [net.sign(anchor_of(net.steve, f"json {number}"), by=net.carl) for number in range(2)]
+            answer = await node.http.post("/v1/transactions/batch", json={"txs": [raw.hex() for raw in raws]})
+            first, second = answer.json()
+            assert [first["tx_id"], second["tx_id"]] == [parse(raw).id.hex() for raw in raws]
+            for path, who, kind in (
+                (f"/v1/transactions/{first['tx_id']}", net.carl, ShownReceipt),
+                (f"/v1/blocks/{first['height']}", net.a, ShownBlock),
+            ):
+                session = await node.session(who)
+                packed = await node.http.get(path, headers={**session, "accept": "application/msgpack"})
+                shown = await node.http.get(path, headers=session)
+                assert packed.headers["content-type"] == "application/msgpack"
+                assert shown.json() == plain(msgspec.msgpack.decode(packed.content, type=kind))
 
     asyncio.run(main())
 
@@ -555,6 +583,53 @@ def test_a_stream_ends_when_the_node_stops_or_the_right_ends(tmp_path: Path) -> 
             }
 
     asyncio.run(main())
+
+
+def test_streams_are_bounded_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a stream and is gone before its first byte must not keep its place."""
+    monkeypatch.setattr(feed, "EVENT_STREAM_SUBSCRIBERS", 1)
+
+    async def main() -> None:
+        async with served(tmp_path) as node:
+            headers = await node.session(node.net.steve)
+            async with node.http.stream("GET", "/v1/events", headers=headers) as answer:
+                assert answer.status_code == 200
+                full = await node.http.get("/v1/events", headers=headers)
+                expect(full, 503, NodeCode.TOO_MANY_STREAMS)
+                assert full.headers["retry-after"]
+            await nobody_follows(node)
+
+            async def gone() -> dict[str, str]:
+                return {"type": "http.disconnect"}
+
+            async def lost(_: object) -> None:
+                raise OSError
+
+            scope = {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "method": "GET",
+                "path": "/v1/events",
+                "query_string": b"",
+                "headers": [(b"authorization", headers["authorization"].encode())],
+            }
+            with contextlib.suppress(OSError, ClientDisconnect):
+                await node.api({**scope, "asgi": {"version": "3.0", "spec_version": "2.4"}}, gone, lost)
+            await node.api(scope, gone, nothing)
+            await nobody_follows(node)
+
+    asyncio.run(main())
+
+
+async def nothing(_: object) -> None:
+    """Send into the void."""
+
+
+async def nobody_follows(node: Served) -> None:
+    """Wait until the server has noticed that its readers are gone; blocks go on meanwhile."""
+    async with asyncio.timeout(20):
+        while "carechain_event_streams 0.0" not in node.net.service.metrics.exposition().decode():
+            await node.http.get("/v1/status")
 
 
 def test_a_stream_resumes_after_the_last_event_id(tmp_path: Path) -> None:

@@ -200,6 +200,24 @@ def test_a_quiet_chain_beats(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_quiet_node_writes_its_tree(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as net:
+            assert net.service._session._store.height == 0
+            net.service._policy = BatchPolicy(heartbeat_s=0.001)
+            quiet = net.service.height + 2
+            async with net.service.subscribe() as blocks:
+                async for block in blocks:
+                    if block.height == quiet:
+                        break
+            assert net.service._session._store.height >= quiet - 1
+            asker = net.service.asker(net.steve.id)
+            assert asker is not None
+            assert len(ask(net.service.view(), asker, "records.timeline", TimelinePage(net.steve.id)).rows) == 3
+
+    asyncio.run(main())
+
+
 def test_block_time_never_goes_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as net:

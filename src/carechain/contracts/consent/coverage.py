@@ -79,15 +79,14 @@ class Sight(Struct, frozen=True):
 
     def covers(self, *, category: int, sensitivity: int, day: int, record: bytes) -> bool:
         """Whether one record is seen."""
-
-        def inside(scope: Scope) -> bool:
-            return scope.covers(category=category, sensitivity=sensitivity, day=day, record=record)
-
+        for scope in self.scopes:
+            if not scope.covers(category=category, sensitivity=sensitivity, day=day, record=record):
+                return False
         left = self.purposes
         for denial in self.denials:
-            if inside(denial.scope):
+            if denial.scope.covers(category=category, sensitivity=sensitivity, day=day, record=record):
                 left &= ~denial.purposes
-        return bool(left) and all(map(inside, self.scopes))
+        return left != 0
 
 
 class Coverage:
