@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from carechain.chain.queries import Asker, TimelinePage, View, ask
+from carechain.chain.queries import Asker, View, ask
+from carechain.chain.questions import TimelinePage
 from carechain.chain.receipts import Receipt
 from carechain.chain.tx import AdmissionCode
 from carechain.charts.record import StoredRecord
@@ -98,7 +99,7 @@ class House:
         taken = self.charts.ingest(
             pseudonym=world.steve.id, bundle=bundle, received_s=world.time_s, rng=entropy_of("charts", world.height)
         )
-        for messages in in_transactions(anchor_of(one) for one in taken.records):
+        for messages in in_transactions(anchor_of(one, entropy=os.urandom) for one in taken.records):
             world.done(*messages, by=world.carl)
         return taken.records
 

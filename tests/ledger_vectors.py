@@ -38,7 +38,7 @@ from carechain.contracts.consent.schema import (
     Withdraw,
 )
 from carechain.contracts.governance import AcceptAgreement, AdmitMember, EndAgreement, OfferAgreement, Propose, Vote
-from carechain.contracts.membership import DismissStaff, EnrolStaff, RenewStaff, SetLapse
+from carechain.contracts.membership import DismissStaff, RenewStaff, ReplaceAuthority, SetLapse
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.core.codec import encode
 from carechain.core.ids import derived_id
@@ -56,6 +56,7 @@ from world import (
     anything,
     appoint_message,
     bind_message,
+    enrolment_of,
     grant_of,
     seeded,
     wallet_of,
@@ -106,7 +107,7 @@ class Script:
         world, life = self.life.world, self.life
         self.txs += life.founding()
         for org, one, role in ((world.a, world.anna, Role.ORGANISATION_ADMIN), (world.a, world.rosa, Role.REGISTRAR)):
-            self.send(EnrolStaff(certificate=org.certify(one, role), hpke_key=one.hpke.public_key), by=org)
+            self.send(enrolment_of(one, org.certify(one, role)), by=org)
         self.send(RenewStaff(certificate=world.a.certify(world.john, Role.LAB_TECHNICIAN)), by=world.anna)
         self.send(SetLapse(days=30), by=world.anna)
         lee = wallet_of("李雷").pseudonym(world.a.id)
@@ -159,7 +160,7 @@ class Script:
         self.send(RequestAccess(**wanted, purpose=Purpose.HRESCH), by=world.bert)
 
     def consortium(self) -> None:
-        """A member is admitted by vote; an agreement is made and ended."""
+        """A member is admitted by vote; an agreement is made and ended; an authority is replaced."""
         world = self.life.world
         newcomer = Organisation("g", kind=OrganisationKind.HOSPITAL)
         change = Propose(change=AdmitMember(new=newcomer.as_new()))
@@ -170,6 +171,8 @@ class Script:
         self.send(OfferAgreement(other=world.b.id, terms=terms, expires_s=LATER_S), by=world.a)
         self.send(AcceptAgreement(other=world.a.id, terms=terms), by=world.b)
         self.send(EndAgreement(other=world.b.id), by=world.a)
+        second = world.b.another_authority()
+        self.send(ReplaceAuthority(certificate=second.certificate), by=world.b)
 
     def farewell(self) -> None:
         """A representative, a member of staff and a patient go."""

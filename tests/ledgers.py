@@ -12,14 +12,24 @@ from carechain.chain.genesis import Genesis
 from carechain.chain.tx import parse
 from carechain.contracts.access import RequestAccess
 from carechain.contracts.consent.schema import Revoke
-from carechain.contracts.membership import EnrolStaff
 from carechain.core.ids import derived_id
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Category, Purpose, Role
 from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import Checkpoints, CommittedBlock, Session
 from carechain.sdk.wallet import Pseudonym
-from world import READ_WRITE_PASS_ON, START_S, Actor, World, anchor_of, bind_message, fresh, grant_of, wallet_of
+from world import (
+    READ_WRITE_PASS_ON,
+    START_S,
+    Actor,
+    World,
+    anchor_of,
+    bind_message,
+    enrolment_of,
+    fresh,
+    grant_of,
+    wallet_of,
+)
 
 SMALL = Checkpoints(blocks=4, txs=40)
 """Checkpoints often enough for a short test to see some."""
@@ -53,10 +63,7 @@ class Life:
         world = self.world
         staff = ((world.a, world.carl, Role.DOCTOR), (world.a, world.john, Role.LAB_TECHNICIAN))
         staff += ((world.b, world.bert, Role.DOCTOR),)
-        txs = [
-            self.sign(EnrolStaff(certificate=org.certify(one, role), hpke_key=one.hpke.public_key), by=org)
-            for org, one, role in staff
-        ]
+        txs = [self.sign(enrolment_of(one, org.certify(one, role)), by=org) for org, one, role in staff]
         for patient, mrn in ((world.steve, "MRN-1"), (world.mary, "MRN-2")):
             txs.append(self.sign(bind_message(patient, world.a.secret.id_hash("mrn", mrn)), by=world.a))
             grant = grant_of(patient, world.a, scope=EVERYTHING, actions=READ_WRITE_PASS_ON)

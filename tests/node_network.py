@@ -4,6 +4,8 @@ Goal: let a node or client test say who does what. Method: the organisations, st
 their fixed seeds, but every transaction goes through :class:`NodeService` into a folder of the test's own.
 """
 
+import asyncio
+import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +13,6 @@ from pathlib import Path
 from carechain.chain.genesis import Genesis
 from carechain.chain.receipts import OK, code_named
 from carechain.chain.tx import build
-from carechain.contracts.membership import EnrolStaff
 from carechain.core.crypto import SigningKey
 from carechain.core.message import Event, Message
 from carechain.core.rejection import Rejected
@@ -31,22 +32,48 @@ from world import (
     anchor_of,
     anything,
     bind_message,
+    enrolment_of,
     wallet_of,
 )
 
-__all__ = ["NOT_AFTER", "NOT_BEFORE", "Network", "founders", "genesis_of", "running", "stopped_clock"]
+__all__ = ["NOT_AFTER", "NOT_BEFORE", "Network", "Said", "founders", "genesis_of", "running", "stopped_clock"]
 
 QUICK = BatchPolicy(timeout_s=0.0)
 
 
 class StoppedClock:
-    """Wall-clock time that only the test moves, in Unix seconds."""
+    """Time that only the test moves. Setting ``now_s``, the wall clock in Unix seconds, lets no time pass."""
 
     def __init__(self, now_s: float = START_S) -> None:
         self.now_s = now_s
+        self.passed_s = 0.0
 
     def __call__(self) -> float:
         return self.now_s
+
+    def passed(self) -> float:
+        """The second clock, which nobody sets."""
+        return self.passed_s
+
+    def wait(self, for_s: float) -> None:
+        """Time passes."""
+        self.now_s += for_s
+        self.passed_s += for_s
+
+
+class Said(io.StringIO):
+    """A log; ``heard`` is set once ``text`` stands in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self.heard = asyncio.Event()
+
+    def write(self, said: str) -> int:
+        written = super().write(said)
+        if self._text in self.getvalue():
+            self.heard.set()
+        return written
 
 
 def founders() -> dict[str, Organisation]:
@@ -135,7 +162,7 @@ class Network:
             organisation = self.members[label]
             actor = Actor(name, organisation=organisation.id)
             setattr(self, name, actor)
-            enrol = EnrolStaff(certificate=organisation.certify(actor, role), hpke_key=actor.hpke.public_key)
+            enrol = enrolment_of(actor, organisation.certify(actor, role))
             raws.append(self.sign(enrol, by=organisation))
         for name in ("steve", "mary"):
             pseudonym = wallet_of(name).pseudonym(self.a.id)
@@ -178,6 +205,7 @@ async def running(
         checkpoints=checkpoints,
         verify_in_worker=verify_in_worker,
         clock=clock,
+        passed=clock.passed,
     )
     await service.start()
     network = Network(service, members, clock)

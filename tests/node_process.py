@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from carechain.chain import genesis as founding
-from carechain.contracts.membership import EnrolStaff
 from carechain.core.crypto import Suite
 from carechain.core.vocabulary import PartyKind, Role
 from carechain.node.home import make_home
@@ -21,7 +21,7 @@ from carechain.sdk.identity import Identity
 from carechain.sdk.wallet import Pseudonym
 from carechain.sealing.symmetric import ScryptCost
 from node_network import genesis_of
-from world import Actor, Organisation, anything, bind_message, entropy_of, seeded, wallet_of
+from world import Actor, Organisation, anything, bind_message, enrolment_of, entropy_of, seeded, wallet_of
 
 PASSWORD = "correct horse 口令"
 LABEL = "Steve-Apple-MRN-4711"
@@ -67,10 +67,11 @@ class Process:
         self.home = home
         self.log: list[str] = []
         self.out = ""
+        self._stdout = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by end()
         self._popen = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(home)],
             stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._stdout,
             text=True,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -112,12 +113,12 @@ class Process:
         """The exit status."""
         status = self._popen.wait(60)
         self._reader.join()
-        assert self._popen.stdout is not None
         assert self._popen.stderr is not None
-        if not self._popen.stdout.closed:
-            self.out += self._popen.stdout.read()
-        self._popen.stdout.close()
         self._popen.stderr.close()
+        if not self._stdout.closed:
+            self._stdout.seek(0)
+            self.out = self._stdout.read()
+            self._stdout.close()
         return status
 
 
@@ -146,7 +147,7 @@ def populate(api: str, owner: Organisation) -> tuple[Actor, Pseudonym]:
     carl, steve = Actor("carl", organisation=owner.id), wallet_of("steve").pseudonym(owner.id)
     with SyncClient(api, owner) as member:
         certificate = owner.certify(carl, Role.DOCTOR)
-        member.submit(EnrolStaff(certificate=certificate, hpke_key=carl.hpke.public_key))
+        member.submit(enrolment_of(carl, certificate))
         member.submit(bind_message(steve, owner.secret.id_hash("mrn", LABEL)))
     with SyncClient(api, steve) as patient:
         patient.submit(anything(steve, owner))

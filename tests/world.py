@@ -44,6 +44,7 @@ from carechain.core.vocabulary import (
     Sensitivity,
     mask,
 )
+from carechain.sdk import identity
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.registrar import RegistrarSecret
 from carechain.sdk.wallet import Pseudonym, Wallet, binding_proof
@@ -123,9 +124,24 @@ class Organisation(Actor):
         self.kind = kind
         self.registrar = registrar
         self.secret = RegistrarSecret(seeded(label, "registrar"))
-        self.authority = CertificateAuthority.create(
-            self.id, not_before=NOT_BEFORE, not_after=NOT_AFTER, entropy=entropy_of(label, "authority")
+        self.authority = self._authority("authority")
+
+    def _authority(
+        self, name: str, *, not_before: datetime = NOT_BEFORE, not_after: datetime = NOT_AFTER
+    ) -> CertificateAuthority:
+        return CertificateAuthority.create(
+            self.id, not_before=not_before, not_after=not_after, entropy=entropy_of(self.label, name)
         )
+
+    def another_authority(self, **dates: datetime) -> CertificateAuthority:
+        """A second authority of the same organisation, with another key; ``not_before`` and ``not_after`` as given."""
+        return self._authority("another authority", **dates)
+
+    def with_authority(self, authority: CertificateAuthority) -> "Organisation":
+        """The same organisation, certifying with this authority."""
+        other = copy(self)
+        other.authority = authority
+        return other
 
     def as_new(self) -> NewMember:
         """What the consortium is told of it."""
@@ -326,7 +342,7 @@ class World:
         """A new member of staff with these roles."""
         actor = Actor(label, organisation=organisation.id, suite=suite)
         certificate = organisation.certify(actor, *roles)
-        self.done(EnrolStaff(certificate=certificate, hpke_key=actor.hpke.public_key), by=organisation)
+        self.done(enrolment_of(actor, certificate), by=organisation)
         return actor
 
     def bind(self, wallet: Wallet, organisation: Organisation, mrn: str, *, counter: int = 0) -> Pseudonym:
@@ -410,14 +426,26 @@ def wallet_of(name: str, *, suite: Suite = Suite.ED25519) -> Wallet:
 # --- messages with everything filled in -----------------------------------------------------------------
 
 
-def bind_message(pseudonym: Pseudonym, id_hash: bytes, **changed: object) -> Bind:
-    """What a registrar sends for a patient who is at the desk."""
+def enrolment_of(actor: Actor, certificate: bytes, *, organisation: bytes | None = None) -> EnrolStaff:
+    """What the actor's organisation sends to enrol it, with the agreement of the actor's own key."""
+    return identity.enrolment_of(
+        actor.signing,
+        chain_id=CHAIN_ID,
+        organisation=actor.organisation if organisation is None else organisation,
+        certificate=certificate,
+        hpke_key=actor.hpke.public_key,
+    )
+
+
+def bind_message(pseudonym: Pseudonym, id_hash: bytes, *, number: int = 0, **changed: object) -> Bind:
+    """What a registrar sends for a patient who is at the desk; ``number`` is how many proofs the relation has used."""
     fields: dict[str, object] = {
         "id_hash": id_hash,
         "suite": pseudonym.signing.suite,
         "public_key": pseudonym.signing.public_key,
         "hpke_key": pseudonym.hpke.public_key,
-        "proof": binding_proof(pseudonym, chain_id=CHAIN_ID, id_hash=id_hash),
+        "proof": binding_proof(pseudonym, chain_id=CHAIN_ID, id_hash=id_hash, number=number),
+        "number": number,
     }
     return Bind(**fields | changed)
 
@@ -498,6 +526,9 @@ def appoint_message(
         suite=actor.signing.suite,
         public_key=actor.signing.public_key,
         hpke_key=actor.hpke.public_key,
+        powers=powers,
+        scope=scope,
+        expires_s=expires_s,
     )
     return Appoint(
         pseudonym=patient.id,

@@ -1,14 +1,14 @@
 """Goal: what the hand-written pages about a node say is what the node does.
 
-Method: the worked configuration is loaded as a file; paths, statuses, bounds, figures and the example of a session's opening
-are read out of the Markdown and compared with the code, in both directions.
+Method: the worked configuration is loaded as a file; paths, statuses, bounds, figures and the example of a session's
+opening are read out of the Markdown and compared with the code, in both directions.
 """
 
 import asyncio
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.routing import Route
@@ -20,22 +20,27 @@ from carechain.core.ids import party_id
 from carechain.core.limits import (
     EVENT_STREAM_BACKLOG,
     EVENT_STREAM_SUBSCRIBERS,
+    EVENT_STREAMS_PER_PARTY,
     HEARTBEAT_S,
     HTTP_BODY_BYTES,
     SESSION_LIFETIME_S,
+    SESSIONS_PER_ORGANISATION,
+    SESSIONS_PER_PARTY,
     STALE_BLOCK_S,
     SUBMIT_QUEUE_BYTES,
     SUBMIT_QUEUE_TXS,
     TX_SIZE_BYTES,
 )
-from carechain.core.rejection import RejectionCode
-from carechain.node import http
+from carechain.node import bodies, http
 from carechain.node.http import Api
 from carechain.node.refusals import NodeCode
 from carechain.node.settings import Settings, load_settings
 from carechain.node.wire import status_of
-from carechain.sdk.authentication import SESSIONS_PER_PARTY, AuthCode, opening_message, sign_opening
+from carechain.sdk.authentication import AuthCode, Service, opening_message, sign_opening
 from node_network import running
+
+if TYPE_CHECKING:
+    from carechain.core.rejection import RejectionCode
 
 DOCS = Path(__file__).parents[2] / "docs"
 HTTP = (DOCS / "reference" / "http.md").read_text(encoding="utf-8")
@@ -88,21 +93,23 @@ def test_bounds_are_those_of_the_code() -> None:
     assert "64 KiB for a transaction and for a query" in forms
     assert f"{HTTP_BODY_BYTES // MIB} MiB for a batch" in forms
     assert f"{http.OPENING_BODY_BYTES // 1024} KiB for an opening" in forms
-    assert f"{http.BODY_S:.0f} seconds after its head" in forms
+    assert f"{bodies.BODY_S:.0f} seconds after its head" in forms
     assert f"lasts {SESSION_LIFETIME_S} seconds" in sessions
     assert f"at most {SESSIONS_PER_PARTY} sessions" in sessions
+    assert f"together at {SESSIONS_PER_ORGANISATION:,}" in sessions
     assert f"{EVENT_STREAM_BACKLOG:,} blocks behind" in events
-    assert f"{EVENT_STREAM_SUBSCRIBERS} streams" in events
+    assert f"{EVENT_STREAM_SUBSCRIBERS} streams at once, {EVENT_STREAMS_PER_PARTY} of them" in events
     assert f"1 to {SUBMIT_QUEUE_TXS:,}" in HTTP
 
 
 def test_the_example_of_an_opening_holds() -> None:
-    rows = re.findall(r"^\| (seed|party|signed bytes|signature|chain_id) \| `([0-9a-f]+)`", HTTP, re.MULTILINE)
+    rows = re.findall(r"^\| (seed|party|signed bytes|signature|chain_id|service) \| `([0-9a-f]+)`", HTTP, re.MULTILINE)
     example = {name: bytes.fromhex(value) for name, value in rows}
     key = SigningKey(suite=Suite.ED25519, seed=example["seed"])
     assert party_id(key.suite, key.public_key) == example["party"]
     signed: dict[str, Any] = {
         "chain_id": example["chain_id"].decode(),
+        "service": Service(example["service"].decode()),
         "server": b"\x11" * 32,
         "party": example["party"],
         "time_s": int.from_bytes(bytes.fromhex("000000006b49d200"), "big"),

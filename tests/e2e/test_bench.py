@@ -23,7 +23,15 @@ from carechain.bench.filling import BenchFailed, Ledger, Signers, cut, fill, pla
 from carechain.bench.host import Batch
 from carechain.bench.load import fetch, request
 from carechain.bench.machine import allow_open_files, cost_of, describe, disk_bytes
-from carechain.bench.workload import TX_BYTES, VALIDITY_S, network_of, patient_of, sign_anchors, sign_patients
+from carechain.bench.workload import (
+    KEYS_A_PATIENT,
+    TX_BYTES,
+    VALIDITY_S,
+    network_of,
+    patient_of,
+    sign_anchors,
+    sign_patients,
+)
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.records import Anchor
 from carechain.node.main import COLLECT_AFTER
@@ -55,13 +63,13 @@ def test_saturate(tmp_path: Path) -> None:
 
 def test_a_large_state_is_there_before_the_run() -> None:
     shape = saturate._shape(1_000_000, None)
-    assert shape.pseudonyms * 7 + shape.prepared == 1_000_000
+    assert shape.pseudonyms * KEYS_A_PATIENT + shape.prepared == 1_000_000
     assert shape.writes == saturate.LARGE_WRITES
 
 
 def test_of_a_small_state_the_run_writes_what_it_is_told_to() -> None:
     shape = saturate._shape(24_000, 5_000)
-    assert shape.pseudonyms * 7 + shape.prepared + shape.writes == 24_000
+    assert shape.pseudonyms * KEYS_A_PATIENT + shape.prepared + shape.writes == 24_000
     assert shape.writes == 5_000
 
 

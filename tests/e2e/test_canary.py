@@ -1,8 +1,8 @@
 """Goal: health data, names and existing ids stay where they belong, whatever a client sends and wherever it breaks.
 
-Method: a real node logs everything it can. Canaries go into charts and, as good and as malformed requests, through every
-port, path, header, parameter and body. Then each is looked for, in every spelling that text takes on its way, in all that
-leaves the charts: log, standard output, figures, answers to those who may not see it, event streams, ledger.
+Method: a real node logs everything it can. Canaries go into charts and, as good and as malformed requests, through
+every port, path, header, parameter and body. Then each is looked for, in every spelling that text takes on its way, in
+all that leaves the charts: log, standard output, figures, refusals, event streams, ledger.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,12 +23,12 @@ import httpx
 import msgspec
 import pytest
 
-from carechain.chain.queries import QUERIES, AnchorLine, TimelinePage
+from carechain.chain.queries import QUERIES
+from carechain.chain.questions import AnchorLine, TimelinePage
 from carechain.chain.tx import build
 from carechain.charts.store import Charts
 from carechain.contracts.access import Decided, RequestAccess
 from carechain.contracts.membership import EnrolStaff
-from carechain.core.rejection import Rejected
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Purpose, Role
 from carechain.gatekeeper.anchoring import anchor_of
@@ -38,7 +38,7 @@ from carechain.sdk.client import Client, SyncClient
 from carechain.sdk.wallet import Pseudonym
 from node_network import founders
 from node_process import LABEL, PASSWORD, Process, make, node, populate
-from world import CHAIN_ID, Actor, Organisation, anything
+from world import CHAIN_ID, Actor, Organisation, anything, enrolment_of
 
 NAME = "司马 Canaryname-Zebedee"
 DIAGNOSIS = "Canarywort fever 金丝雀热"
@@ -103,25 +103,6 @@ def found_in(text: str, *more: str) -> list[str]:
     return [one for canary in (*CANARIES, *more) for one in spellings(canary) if one in text]
 
 
-@pytest.fixture(scope="module")
-def members() -> dict[str, Organisation]:
-    return founders()
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, members: dict[str, Organisation]) -> Path:
-    home = make(tmp_path_factory.mktemp("canary") / "节点", members["a"], members)
-    with (home / "config.toml").open("a", encoding="utf-8") as file:
-        file.write('[log]\nlevel = "debug"\n')
-    return home
-
-
-@pytest.fixture(scope="module")
-def process(home: Path) -> Iterator[Process]:
-    with node(home) as process:
-        yield process
-
-
 class Story:
     """Who there is, and what was seen on the way."""
 
@@ -134,12 +115,7 @@ class Story:
         self.bert = Actor("bert", organisation=self.b.id)
         with SyncClient(process.api, self.b) as client:
             certificate = self.b.certify(self.bert, Role.DOCTOR)
-            client.submit(EnrolStaff(certificate=certificate, hpke_key=self.bert.hpke.public_key))
-
-
-@pytest.fixture(scope="module")
-def story(home: Path, process: Process, members: dict[str, Organisation]) -> Story:
-    return Story(home, process, members)
+            client.submit(enrolment_of(self.bert, certificate))
 
 
 def test_the_search_finds_what_it_looks_for() -> None:
@@ -147,12 +123,34 @@ def test_the_search_finds_what_it_looks_for() -> None:
     for canary in CANARIES:
         wrapped = f"x{canary}y"
         data = wrapped.encode()
-        for text in (wrapped, json.dumps(wrapped), repr(data), quote(wrapped), data.hex(), base64.b64encode(data).decode()):
+        for text in (
+            wrapped,
+            json.dumps(wrapped),
+            repr(data),
+            quote(wrapped),
+            data.hex(),
+            base64.b64encode(data).decode(),
+        ):
             assert found_in(text), (canary, text)
     assert found_in("nothing to see, 什么都没有") == []
 
 
-def test_reading_through_the_gatekeeper(story: Story) -> None:
+def test_nothing_is_repeated_anywhere(tmp_path: Path) -> None:
+    members = founders()
+    home = make(tmp_path / "节点", members["a"], members)
+    with (home / "config.toml").open("a", encoding="utf-8") as file:
+        file.write('[log]\nlevel = "debug"\n')
+    with node(home) as process:
+        story = Story(home, process, members)
+        read_through_the_gatekeeper(story)
+        send_what_is_wrong_in_every_way(story)
+        send_wrong_transactions(story)
+        speak_no_http(story)
+        ingest_malformed_bundles(tmp_path)
+        look_everywhere(story)
+
+
+def read_through_the_gatekeeper(story: Story) -> None:
     """A chart is ingested, anchored, granted, read, altered behind the ledger's back, and withheld."""
     bundle = json.dumps(BUNDLE, ensure_ascii=False).encode()
     path = story.home / "charts" / "charts.sqlite"
@@ -161,7 +159,7 @@ def test_reading_through_the_gatekeeper(story: Story) -> None:
         versions = charts.records_of(story.steve.id)
     with SyncClient(story.process.api, story.carl) as writer:
         for version in versions:
-            writer.submit(anchor_of(version))
+            writer.submit(anchor_of(version, entropy=os.urandom))
     with SyncClient(story.process.api, story.steve) as patient:
         patient.submit(anything(story.steve, story.bert))
     with SyncClient(story.process.api, story.bert) as reader:
@@ -182,13 +180,17 @@ def test_reading_through_the_gatekeeper(story: Story) -> None:
                 clock=lambda: int(time.time()),
                 entropy=os.urandom,
             )
-            return b"".join(one for record in await client.read_all(decided.ticket, expected) for one in record.resources)
+            return b"".join(
+                one for record in await client.read_all(decided.ticket, expected) for one in record.resources
+            )
 
     opened = asyncio.run(read()).decode()
     assert NAME in opened
     assert DIAGNOSIS in opened
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE resources SET body = CAST(replace(CAST(body AS TEXT), 'finished', 'planned!') AS BLOB)")
+        database.execute(
+            "UPDATE resources SET body = CAST(replace(CAST(body AS TEXT), 'finished', 'planned!') AS BLOB)"
+        )
     database.close()
     with pytest.raises(Withheld) as withheld:
         asyncio.run(read())
@@ -197,7 +199,7 @@ def test_reading_through_the_gatekeeper(story: Story) -> None:
     story.process.wait_for("integrity_incident")
 
 
-def test_requests_that_are_wrong_in_every_way(story: Story) -> None:
+def send_what_is_wrong_in_every_way(story: Story) -> None:
     everywhere = [
         *((method, f"/{canary}") for canary in CANARIES for method in ("GET", "POST", "BREW")),
         *(("GET", f"/v1/blocks/{canary}") for canary in CANARIES),
@@ -247,12 +249,12 @@ async def session_of(api: str, who: Actor | Pseudonym) -> str:
         return (await client.open_session()).token
 
 
-def test_transactions_that_are_wrong(story: Story) -> None:
-    """Signed as they should be, with something else inside: as a message, as an id, as a certificate, behind the end."""
+def send_wrong_transactions(story: Story) -> None:
+    """Signed as they should be, with something else inside: as a certificate, as a chain, behind the end."""
     certificate = NAME.encode() + b"\x30\x82" + DIAGNOSIS.encode()
     grant = anything(story.steve, story.bert)
     with SyncClient(story.process.api, story.a) as client:
-        whole = client.sign(EnrolStaff(certificate=certificate, hpke_key=bytes(32)))
+        whole = client.sign(EnrolStaff(certificate=certificate, hpke_key=bytes(32), proof=bytes(64)))
         raws = [whole, whole + NAME.encode(), msgspec.msgpack.encode([NAME, DIAGNOSIS.encode()]), DIAGNOSIS.encode()]
         fields = msgspec.msgpack.decode(whole)
         raws.append(msgspec.msgpack.encode([*fields, DIAGNOSIS]))
@@ -272,10 +274,14 @@ def test_transactions_that_are_wrong(story: Story) -> None:
     assert "MEMBERSHIP" in story.answers[-len(raws)] or "code=2" in story.answers[-len(raws)]
 
 
-def test_a_connection_that_speaks_no_http(story: Story) -> None:
+def speak_no_http(story: Story) -> None:
     for name in ("api", "gatekeeper", "ops"):
         port = int(str(story.process.addresses[name]).rpartition(":")[2])
-        for said in (f"{NAME} {DIAGNOSIS}\r\n\r\n", f"GET /{NAME} HTTP/1.1\r\nhost: {NAME}\r\n\r\n", f"POST / {CODE}\r\n\r\n"):
+        for said in (
+            f"{NAME} {DIAGNOSIS}\r\n\r\n",
+            f"GET /{NAME} HTTP/1.1\r\nhost: {NAME}\r\n\r\n",
+            f"POST / {CODE}\r\n\r\n",
+        ):
             with socket.create_connection(("127.0.0.1", port)) as raw:
                 raw.sendall(said.encode())
                 raw.shutdown(socket.SHUT_WR)
@@ -289,11 +295,15 @@ def everything(receive: Callable[[], bytes]) -> bytes:
     return b"".join(parts)
 
 
-def test_malformed_bundles(story: Story, tmp_path: Path) -> None:
+def ingest_malformed_bundles(tmp_path: Path) -> None:
     """What refuses a bundle names the rule, not what was in it."""
     good = json.dumps(BUNDLE, ensure_ascii=False)
     wrong = [good[:-9], good.replace("Encounter", NAME), good.replace("2026-03-01", DIAGNOSIS), f'{{"{NAME}": [', "[]"]
-    wrong += [good.replace("PUT", NAME), good.replace('"transaction"', f'"{DIAGNOSIS}"'), good.replace("Patient/p1", NAME)]
+    wrong += [
+        good.replace("PUT", NAME),
+        good.replace('"transaction"', f'"{DIAGNOSIS}"'),
+        good.replace("Patient/p1", NAME),
+    ]
     folder = tmp_path / "bundles"
     folder.mkdir()
     for number, text in enumerate(wrong):
@@ -309,8 +319,8 @@ def test_malformed_bundles(story: Story, tmp_path: Path) -> None:
     assert found_in(finished.stdout + finished.stderr) == []
 
 
-def test_nothing_was_repeated_anywhere(story: Story) -> None:
-    """Last: by now everything above has gone through the node."""
+def look_everywhere(story: Story) -> None:
+    """By now everything above has gone through the node."""
     process = story.process
     streams = asyncio.run(followed(story))
     figures = httpx.get(f"{process.addresses['ops']}/metrics", trust_env=False).text

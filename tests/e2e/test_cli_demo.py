@@ -12,7 +12,7 @@ from pathlib import Path
 
 def run(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "carechain.cli", *words], capture_output=True, check=False, encoding="utf-8"
+        [sys.executable, "-m", "carechain", *words], capture_output=True, check=False, encoding="utf-8"
     )
 
 
@@ -48,7 +48,8 @@ def test_a_folder_without_bundles_is_the_environment(tmp_path: Path) -> None:
 
 def test_impossible_numbers_are_usage() -> None:
     finished = run("demo", "--patients", "0", "--json")
-    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.returncode == 2
+    assert "--patients" in json.loads(finished.stdout)["error"]["reason"]
 
 
 def test_a_benchmark_prints_one_object() -> None:

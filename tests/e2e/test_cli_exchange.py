@@ -76,7 +76,7 @@ class Program:
     def run(self, home: str, *words: str, expect: int = 0, stdin: str = "") -> Any:
         """One command with --json: its object, after the exit status was checked."""
         finished = subprocess.run(
-            [sys.executable, "-m", "carechain.cli", *words, "--json", "--home", str(self.folder / home)],
+            [sys.executable, "-m", "carechain", *words, "--json", "--home", str(self.folder / home)],
             env=self.environment(),
             input=stdin.encode(),
             capture_output=True,
@@ -132,7 +132,7 @@ def network(program: Program) -> Iterator[dict[str, Any]]:
 def node(program: Program, *ports: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A running node of home a, dead at the end whatever happens."""
     started = subprocess.Popen(
-        [sys.executable, "-m", "carechain.cli", "start", "--json", *ports, "--home", str(program.folder / "a")],
+        [sys.executable, "-m", "carechain", "start", "--json", *ports, "--home", str(program.folder / "a")],
         env=program.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -163,10 +163,8 @@ def people(program: Program, network: dict[str, Any]) -> dict[str, str]:
     (program.folder / "id").write_text("MRN-778123\n", encoding="utf-8")
     carl = program.run("a", "staff", "enrol", "carl", "--roles", "doctor")["party"]
     rosa = program.run("b", "staff", "enrol", "rosa", "--roles", "doctor")["party"]
-    genesis = (program.folder / "a" / "genesis.json").read_bytes()
-    (program.folder / "patient").mkdir()
-    (program.folder / "patient" / "genesis.json").write_bytes(genesis)
-    program.run("patient", "keys", "new", "mine", "--kind", "wallet")
+    genesis = str(program.folder / "a" / "genesis.json")
+    program.run("patient", "keys", "new", "mine", "--kind", "wallet", "--genesis", genesis)
     wallet = str(program.folder / "patient" / "keys" / "mine.json")
     id_file = str(program.folder / "id")
     bound = program.run("a", "patient", "register", "--wallet", wallet, "--id-file", id_file, "--label", "家")
@@ -238,8 +236,9 @@ def test_the_exchange(program: Program, people: dict[str, str], written: dict[st
     record = read["records"][0]["record"]
     seen = program.run("patient", "who-can-see", record)["reasons"]
     assert granted["grant"] in {one["grant"] for one in seen}
-    listed = program.run("b", "record", "list", "--as", "rosa", "--patient", people["patient"])["records"]
-    assert record in {one["record"] for one in listed}
+    for about in (("--patient", people["patient"]), ("--ticket", ticket)):
+        listed = program.run("b", "record", "list", "--as", "rosa", *about)["records"]
+        assert record in {one["record"] for one in listed}
     versions = program.run("patient", "record", "history", record)["records"]
     assert [one["version"] for one in versions] == [1]
 
@@ -295,11 +294,13 @@ def test_staff_come_and_go(program: Program, people: dict[str, str]) -> None:
     assert refused["error"]["label"] == "MEMBERSHIP.ROLE_NOT_FOR_THIS_KIND"
 
 
-def test_a_key_made_elsewhere_is_enrolled_by_its_public_half(program: Program, network: dict[str, Any]) -> None:
-    half = program.folder / "dana.json"
-    made = program.run("dana", "keys", "new", "dana", "--kind", "staff", "--public", str(half))
-    enrolled = program.run("b", "staff", "enrol", "dana", "--roles", "doctor", "--public", str(half))
-    assert enrolled["party"] == made["party"]
+def test_a_key_made_elsewhere_is_enrolled_once_it_has_agreed(program: Program, network: dict[str, Any]) -> None:
+    half, offer, accepted = (str(program.folder / f"{one}.json") for one in ("half", "offer", "accepted"))
+    made = program.run("dana", "keys", "new", "dana", "--kind", "staff", "--public", half)
+    program.run("b", "staff", "offer", "dana", "--roles", "doctor", "--public", half, "--out", offer)
+    program.run("dana", "keys", "accept", "dana", offer, "--out", accepted)
+    enrolled = program.run("b", "staff", "enrol", "dana", "--accepted", accepted)
+    assert (enrolled["party"], enrolled["roles"]) == (made["party"], ["doctor"])
 
 
 def test_patients_are_listed_with_names_only_at_home(
@@ -363,7 +364,8 @@ def test_a_second_node_cannot_open_the_home(program: Program, network: dict[str,
     ids=" ".join,
 )
 def test_bad_input_is_usage(program: Program, people: dict[str, str], words: tuple[str, ...]) -> None:
-    assert program.run("patient", *words, expect=2) is None
+    refused = program.run("patient", *words, expect=2)
+    assert (refused["ok"], refused["error"]["code"]) == (False, None)
 
 
 def test_unknown_ids_are_refused_by_the_ledger(program: Program, people: dict[str, str]) -> None:

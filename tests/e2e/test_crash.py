@@ -3,7 +3,8 @@
 Goal: the promise of the ledger on a real disk and a real process. Method: a child process makes blocks as fast as it
 can and says which transactions it has acknowledged; this process kills it without warning, 24 times on the same folder,
 at chosen moments: while it opens the ledger, after its first block, after many. Checkpoints come every few blocks, so
-some kills fall into one. Afterwards every transaction ever acknowledged must be found, and the chain must verify.
+some kills fall into one. Afterwards every transaction ever acknowledged must be found, and the chain must verify. Then
+the same with a disk that fills up: the system itself refuses to let a file grow, at chosen sizes of the block log.
 """
 
 import os
@@ -82,3 +83,52 @@ def test_killed_at_any_moment_it_keeps_what_it_acknowledged(tmp_path: Path) -> N
     session.close()
     verdict = verify_chain(tmp_path, life.genesis)
     assert (verdict.ok, verdict.height) == (True, height), verdict.first_bad
+
+
+_FULL_CHILD = """
+import resource, sys
+from pathlib import Path
+from random import Random
+import lmdb
+from ledgers import SMALL, Life, engine_at
+
+home, rnd, life = Path(sys.argv[1]), Random(2), Life(3)
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+engine, acknowledged, refused = engine_at(home, life, checkpoints=SMALL), {}, 0
+for _ in range(60):
+    txs = life.next_block()
+    size = (home / "ledger" / "blocks.log").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + rnd.randint(0, 6000), hard))
+    try:
+        block = engine.produce(time_s=max(life.time_s, engine.session.head.time_s), txs=txs)
+        acknowledged[block.height] = block.header
+    except (OSError, lmdb.Error):
+        refused += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        engine = engine_at(home, life, checkpoints=SMALL)
+        head = engine.session.head.height
+        assert len(acknowledged) <= head <= len(acknowledged) + 1
+        assert engine.session.rebuilt is None
+        acknowledged.setdefault(head, engine.session.block(head).header) if head else None
+        for height, header in acknowledged.items():
+            assert engine.session.block(height).header == header
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+engine.session.close()
+print(refused, len(acknowledged))
+"""
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """The limit applies to a whole process, so it is a child's. Python ignores the signal that comes with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_CHILD, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    refused, acknowledged = map(int, done.stdout.split())
+    assert refused > 3
+    verdict = verify_chain(tmp_path, Life(3).genesis)
+    assert (verdict.ok, verdict.height) == (True, acknowledged), verdict.first_bad

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from carechain.chain.queries import NoArgs, TimelinePage
+from carechain.chain.questions import NoArgs, TimelinePage
+from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import Session
 from carechain.node.home import HOME_VERSION, VERSION_FILE, running
 from carechain.node.main import _bound
@@ -150,6 +151,21 @@ def test_a_damaged_ledger_is_named(home: Path, members: dict[str, Organisation])
     assert "The ledger is damaged at block" in cannot_run(home)
 
 
+def test_a_clock_far_ahead_of_the_last_block_needs_a_word(home: Path, members: dict[str, Organisation]) -> None:
+    with Session.open(home, genesis_of(members, time_s=GENESIS_S)) as session:
+        EmbeddedEngine(session, BlockProducer.of(members["a"].signing)).produce(time_s=GENESIS_S + 60, txs=())
+    config = home / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f"{text}[clock]\naccept_gap_days = 1\n", encoding="utf-8")
+    said = cannot_run(home)
+    assert "days ahead of the last block" in said
+    assert "--accept-gap-days" in said
+    config.write_text(f"{text}[clock]\naccept_gap_days = 36500\n", encoding="utf-8")
+    with node(home) as process:
+        ready = httpx.get(f"{process.addresses['ops']}/readyz", trust_env=False).json()
+        assert (ready["ready"], ready["why"]) == (True, "")
+
+
 def test_tls(tmp_path: Path, members: dict[str, Organisation]) -> None:
     config = ANY_PORT.replace("[api]\n", '[api]\ntls_certificate = "keys/tls.pem"\ntls_key = "keys/tls.key"\n')
     home = make(tmp_path / "tls", members["a"], members, config)
@@ -207,7 +223,7 @@ def test_what_a_newer_program_wrote_is_refused_and_left_alone(home: Path, member
         change()
         assert said in cannot_run(home)
         undo()
-    assert HOME_VERSION == int((home / VERSION_FILE).read_text())
+    assert int((home / VERSION_FILE).read_text()) == HOME_VERSION
     with node(home) as process, SyncClient(process.api, members["a"]) as client:
         assert client.status().height > 1
 

@@ -1,9 +1,9 @@
 """Goal: docs/start/tour.md can be followed word for word, and shows what the program says.
 
 Method: every command of the page is typed into one shell, in a folder that has nothing but the page's own files. What
-it prints is compared with the page line by line, after what differs from run to run was made equal: ids, times, heights,
-ports, figures of the machine, and the order of rows, which is that of their ids. The node of the page's second
-terminal is a child process on free ports.
+it prints is compared with the page line by line, after what differs from run to run was made equal: ids, times,
+heights, ports, figures of the machine, and the order of rows, which is that of their ids. The node of the page's
+second terminal is a child process on free ports.
 """
 
 import os
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,8 @@ class Shell:
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m carechain "$@"\n', encoding="utf-8")
         program.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CARECHAIN_")}
-        ports = {f"CARECHAIN_{name}__PORT": str(free_port()) for name in ("API", "OPS", "GATEKEEPER_API")}
+        listeners = ("API", "OPS", "GATEKEEPER_API")
+        ports = {f"CARECHAIN_{name}__PORT": port for name, port in zip(listeners, free_ports(3), strict=True)}
         self.environment = {**kept, **ports, "PATH": f"{program.parent}:{kept['PATH']}", "LC_ALL": "C.UTF-8"}
         self._process = subprocess.Popen(
             ["/bin/sh"],
@@ -137,9 +138,11 @@ class Shell:
         self._process.communicate(timeout=60)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+def free_ports(count: int) -> list[str]:
+    """Held together, so that none is given twice."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [str(one.getsockname()[1]) for one in found]
 
 
 @pytest.fixture
@@ -161,7 +164,5 @@ def follow(shell: Shell) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def test_the_tour_can_be_followed(shell: Shell) -> None:
-    differ = [
-        (command, shown, said) for command, shown, said in follow(shell) if not agrees(said, shown)
-    ]
+    differ = [(command, shown, said) for command, shown, said in follow(shell) if not agrees(said, shown)]
     assert differ == []

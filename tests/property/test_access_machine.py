@@ -2,7 +2,7 @@
 
 Method: Hypothesis changes grants, standing rules, representatives, agreements, staff and time on the real ledger and in
 a model of plain dictionaries. For each request the model names the decision code by itself; ledger, log and open
-tickets must agree with it after every step.
+tickets must agree with it after every step, and "who can see" leaves nobody out whom the model lets read.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from carechain.chain.receipts import OK
-from carechain.contracts.access import EMPTY_LOG, RequestAccess, RevokeTicket, still_allowed
+from carechain.contracts.access import EMPTY_LOG, RequestAccess, RevokeTicket, decide, still_allowed
 from carechain.contracts.consent.schema import (
     Answer,
     Dismiss,
@@ -23,8 +23,10 @@ from carechain.contracts.consent.schema import (
     TreatmentPolicy,
     Who,
 )
+from carechain.contracts.consent.views import who_can_see
 from carechain.contracts.governance import AcceptAgreement, EndAgreement, OfferAgreement
 from carechain.contracts.membership import DismissStaff, RenewStaff
+from carechain.core.decision import Path
 from carechain.core.message import Message
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import (
@@ -40,6 +42,7 @@ from carechain.core.vocabulary import (
 from world import DAY_S, LAPSE_DAYS, Actor, Signer, World, appoint_message, fresh, grant_of, seeded
 
 ALLOWED, NOT_LIVE, ROLE, DENIED, NO_GRANT, DEAD, ACTION, PURPOSE, SCOPE = 0, 650, 651, 652, 653, 654, 655, 656, 657
+IN_VAIN = 609
 TREAT, PAYMENT, RESEARCH, OWN = Purpose.TREAT, Purpose.HPAYMT, Purpose.HRESCH, Purpose.PATRQT
 FAMILY = Purpose.FAMRQT
 FAR_S = 100 * 365 * DAY_S
@@ -121,6 +124,7 @@ class Model:
     agreed_until_s: int = 0
     dismissed: set[str] = field(default_factory=set)
     last_used_day: dict[str, int] = field(default_factory=dict)
+    last_vain_day: dict[str, int] = field(default_factory=dict)
 
     def is_live(self, who: str, now: int) -> bool:
         if who == "aunt":
@@ -186,10 +190,22 @@ class Model:
         return (
             now < one.expires_s
             and purpose in one.purposes
-            and party in (None, who)
+            and party in (None, who, person.organisation)
             and organisation in (None, person.organisation)
             and kind in (None, person.kind)
             and role in (None, person.role)
+        )
+
+    def reads_by_grant(self, who: str, area: Area, now: int) -> bool:
+        """Whether some grant lets ``who`` read, for a purpose of its role that no denial takes away."""
+        return self.is_live(who, now) and any(
+            self._gap(one, area, purpose, now) == ALLOWED
+            for one in self._held(who)
+            for purpose in STAFF[who].purposes
+            if not any(
+                rule.answer is Answer.DENY and self._is_about(rule, who, purpose, now) and rule.area.touches(area)
+                for rule in self.rules.values()
+            )
         )
 
     def _policy(self, who: str, area: Area, purpose: Purpose, now: int) -> bool:
@@ -202,6 +218,12 @@ class Model:
             and (person.organisation == "a" or now < self.agreed_until_s)
         )
 
+
+PROBES = (
+    Area(frozenset({Category.RESULT}), Sensitivity.N, 2, 2),
+    Area(frozenset({Category.IMAGE}), Sensitivity.V, 5, 5),
+)
+"""What single records are like; each lies in some of the areas below."""
 
 _categories = st.sampled_from(
     [frozenset({Category.RESULT}), frozenset({Category.RESULT, Category.IMAGE}), frozenset({Category.IMAGE})]
@@ -224,6 +246,8 @@ _who = st.sampled_from(
         ("carl", None, None, None),
         (None, "a", None, None),
         (None, "b", None, Role.DOCTOR),
+        ("b", None, None, None),
+        ("a", None, None, Role.NURSE),
         (None, None, HOSPITAL, None),
         (None, None, None, Role.NURSE),
         (None, None, GOVERNMENT, None),
@@ -353,7 +377,10 @@ class AccessMachine(RuleBasedStateMachine):
     def agree(self, lifetime):  # noqa: ANN001, ANN201 - drawn
         expires_s = self.now + min(lifetime, DAY_S * 365)
         offer = OfferAgreement(other=self.world.b.id, terms=seeded("terms"), expires_s=expires_s)
-        self.world.done(offer, by=self.world.a)
+        in_force = self.now < self.model.agreed_until_s
+        assert (self.world.run(offer, by=self.world.a).code == OK) == (not in_force)
+        if in_force:
+            return
         self.world.done(
             AcceptAgreement(other=self.world.a.id, terms=seeded("terms")), by=self.world.b, at=self.world.time_s
         )
@@ -396,9 +423,15 @@ class AccessMachine(RuleBasedStateMachine):
             assert self.world.run(message, by=self.aunt).code == 110
             return
         expected = self.model.decide(who, area, purpose, self.now, policy=self.policy)
+        today = self.now // DAY_S
+        if expected == NOT_LIVE and self.model.last_vain_day.get(who) == today:
+            assert self.world.run(message, by=self._signer(who)).code == IN_VAIN
+            return
         decided = self.world.request(message, by=self._signer(who))
         assert decided.decision == expected
         self.lines += 1
+        if expected == NOT_LIVE:
+            self.model.last_vain_day[who] = today
         if who in STAFF and expected != NOT_LIVE:
             self.model.last_used_day[who] = self.world.time_s // DAY_S
         if expected == ALLOWED:
@@ -429,6 +462,52 @@ class AccessMachine(RuleBasedStateMachine):
             again = self.model.decide(who, area, purpose, now, policy=self.policy) == ALLOWED
             served = still_allowed(contracts.membership, contracts.consent, self.world.ticket(ticket), now)
             assert served == (again and now < expires_s)
+
+    @invariant()
+    def every_single_record_is_decided_alike(self) -> None:
+        contracts, now = self.world.contracts(), self.world.time_s
+        for who, person in STAFF.items():
+            party = contracts.membership.party(self._signer(who).id)
+            assert party is not None
+            for area in PROBES:
+                for purpose in person.purposes:
+                    outcome = decide(
+                        contracts.membership,
+                        contracts.consent,
+                        pseudonym=self.world.steve.id,
+                        requester=self._signer(who).id,
+                        party=party,
+                        scope=area.scope(),
+                        purpose=purpose,
+                        time_s=now,
+                    )
+                    expected = self.model.decide(who, area, purpose, now, policy=self.policy)
+                    assert (ALLOWED if isinstance(outcome, Path) else outcome) == expected
+
+    @invariant()
+    def who_can_see_leaves_nobody_out(self) -> None:
+        """Everybody whom a grant lets read is named with it, for oneself or for the organisation."""
+        now = self.world.time_s
+        for area in PROBES:
+            shown = who_can_see(
+                self.world.contracts().consent,
+                pseudonym=self.world.steve.id,
+                record=seeded("record"),
+                category=min(area.categories),
+                sensitivity=area.ceiling,
+                day=area.first_day,
+                time_s=now,
+            )
+            named = {one for reason in shown if reason.because == "grant" for one in reason.who}
+            openly = any(reason.because in ("rule:allow", "policy") for reason in shown)
+            for who, person in STAFF.items():
+                if any(
+                    self.model.decide(who, area, one, now, policy=self.policy) == ALLOWED for one in person.purposes
+                ):
+                    ids = {self._signer(who).id, self._signer(person.organisation).id}
+                    assert ids & named or openly
+                if self.model.reads_by_grant(who, area, now):
+                    assert {self._signer(who).id, self._signer(person.organisation).id} & named
 
     @invariant()
     def the_log_has_every_request_and_the_state_is_sound(self) -> None:

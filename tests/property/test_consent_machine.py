@@ -2,21 +2,34 @@
 
 Method: Hypothesis drives the real ledger and a model of plain dictionaries side by side. The model says beforehand
 whether each message must succeed; after every step both must agree on who may read what, taking away never let anyone
-read more, and every invariant of the contracts holds.
+read more, and every invariant of the contracts holds. Half of the runs have bounds so low that grants meet them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from carechain.chain.receipts import OK, code_named
 from carechain.contracts.access import decide
-from carechain.contracts.consent.schema import Extend, Granted, Narrow, Renounce, Revoke
+from carechain.contracts.consent import grants as grants_module
+from carechain.contracts.consent.schema import Extend, Granted, Narrow, Renounce, Revoke, Revoked
 from carechain.contracts.membership import DismissStaff
 from carechain.core.decision import Path
-from carechain.core.limits import GRANT_DEPTH
+from carechain.core.limits import GRANT_DEPTH, GRANTS_BY_OTHERS_PER_PAIR, GRANTS_PER_PAIR
 from carechain.core.message import Message
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
@@ -93,10 +106,30 @@ class Model:
         return path
 
     def alive(self, grant_id: bytes, now: int) -> bool:
+        path = self.path(grant_id)
         return all(
-            not node.ended and now < node.terms.expires_s and node.grantor not in self.left
-            for node in self.path(grant_id)
+            not node.ended and now < node.terms.expires_s and node.grantor not in self.left for node in path
+        ) and all(
+            Action.DELEGATE in parent.terms.actions and {child.grantor, STAFF[child.grantor]} & parent.grantees
+            for child, parent in pairwise(path)
         )
+
+    def make_room(self, grantees: list[str], bound: int, now: int) -> bool:
+        """Whether every grantee may hold one more grant; what is dead is ended where it stands in the way."""
+        ended: list[Node] = []
+        for one in grantees:
+            held = [grant_id for grant_id, node in self.nodes.items() if not node.ended and one in node.grantees]
+            if len(held) < bound:
+                continue
+            dead = [self.nodes[grant_id] for grant_id in held if not self.alive(grant_id, now)]
+            for node in dead:
+                node.ended = True
+            ended += dead
+            if len(held) - len(dead) >= bound:
+                for node in ended:
+                    node.ended = False
+                return False
+        return True
 
     def holds(self, who: str, grant_id: bytes) -> bool:
         return bool({who, STAFF.get(who, who)} & self.nodes[grant_id].grantees)
@@ -133,12 +166,11 @@ PROBES = (
     wanted(Category.RESULT, Sensitivity.L, 0, Purpose.CAREMGT),
 )
 
-_categories = st.sampled_from(
-    [frozenset({Category.RESULT}), frozenset({Category.RESULT, Category.IMAGE}), frozenset({Category.IMAGE})]
-)
+_RESULTS, _READING = frozenset({Category.RESULT}), frozenset({Action.READ})
+_categories = st.sampled_from([_RESULTS, frozenset({Category.RESULT, Category.IMAGE}), frozenset({Category.IMAGE})])
 _actions = st.sampled_from(
     [
-        frozenset({Action.READ}),
+        _READING,
         frozenset({Action.READ, Action.DELEGATE}),
         frozenset({Action.READ, Action.WRITE, Action.DELEGATE}),
         frozenset({Action.WRITE}),
@@ -148,6 +180,8 @@ _purposes = st.sampled_from([frozenset({Purpose.TREAT}), frozenset(PURPOSES)])
 _days = st.sampled_from([(0, 10), (0, 5), (5, 10), (3, 7)])
 _ceilings = st.sampled_from([Sensitivity.L, Sensitivity.N, Sensitivity.V])
 _lifetimes = st.sampled_from([2, 5, 20, 1000])
+Made = bytes | MultipleResults[bytes]
+"""The id of a new grant, or nothing for the bundle."""
 Draft = tuple[frozenset[Category], Sensitivity, tuple[int, int], frozenset[Action], frozenset[Purpose], int]
 _drafts: st.SearchStrategy[Draft] = st.tuples(_categories, _ceilings, _days, _actions, _purposes, _lifetimes)
 _people = st.sampled_from(sorted(STAFF))
@@ -166,10 +200,19 @@ class ConsentMachine(RuleBasedStateMachine):
         self.model = Model()
         self.allowed: dict[tuple[str, int], bool] = {}
         self.only_less = False
+        self.bound, self.bound_of_others = GRANTS_PER_PAIR, GRANTS_BY_OTHERS_PER_PAIR
+        self.patched = pytest.MonkeyPatch()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(crowded=st.booleans())
+    def begin(self, crowded: bool) -> None:  # noqa: FBT001 - drawn
+        if crowded:
+            self.bound, self.bound_of_others = 4, 2
+            self.patched.setattr(grants_module, "GRANTS_PER_PAIR", self.bound)
+            self.patched.setattr(grants_module, "GRANTS_BY_OTHERS_PER_PAIR", self.bound_of_others)
         self.allowed = self._who_may_read()
+
+    def teardown(self) -> None:
+        self.patched.undo()
 
     # --- helpers --------------------------------------------------------------------------------------------
 
@@ -191,6 +234,9 @@ class ConsentMachine(RuleBasedStateMachine):
 
     def _names(self, holders: set[str]) -> list[Signer]:
         return [self._signer(one) for one in holders]
+
+    def _room(self, to: set[str], bound: int) -> bool:
+        return self.model.make_room(sorted(to, key=lambda one: self._signer(one).id), bound, self.now)
 
     def _terms(self, draft: Draft) -> Terms:
         categories, ceiling, days, actions, purposes, lifetime = draft
@@ -219,9 +265,12 @@ class ConsentMachine(RuleBasedStateMachine):
 
     @rule(target=grants, to=_holders, draft=_drafts)
     def grant(self, to, draft):  # noqa: ANN001, ANN201 - drawn
-        terms = self._terms(draft)
+        return self._grant(to, self._terms(draft))
+
+    def _grant(self, to: set[str], terms: Terms) -> Made:
         message = grant_of(self.world.steve, *self._names(to), **terms.as_fields())
-        events = self._send(message, "steve", expected=not to & self.model.left)
+        expected = not to & self.model.left and self._room(to, self.bound)
+        events = self._send(message, "steve", expected=expected)
         return self._remember(events, Node("steve", set(to), None, terms))
 
     @rule(target=grants, parent=grants, by=_senders, to=_holders, draft=_drafts)
@@ -231,8 +280,6 @@ class ConsentMachine(RuleBasedStateMachine):
     @rule(target=grants, parent=grants, to=_holders, a=_actions)
     def pass_on_as_entitled(self, parent, to, a):  # noqa: ANN001, ANN201 - drawn
         """A holder passes on exactly what its path has: most of these succeed, so that trees grow."""
-        if parent is None:
-            return None
         path = self.model.path(parent)
         terms = [node.terms for node in path]
         cut = Terms(
@@ -247,31 +294,49 @@ class ConsentMachine(RuleBasedStateMachine):
         holders = [who for who in sorted(STAFF) if self.model.holds(who, parent) and who not in self.model.left]
         possible = cut.categories and cut.actions and cut.purposes and cut.first_day <= cut.last_day
         if not holders or not possible or cut.expires_s <= self.now:
-            return None
+            return multiple()
         return self._pass_on(parent, holders[0], to, cut)
 
-    def _pass_on(self, parent: bytes | None, by: str, to: set[str], terms: Terms) -> bytes | None:
-        if parent is None:
-            return None
+    @rule(target=grants, by=_people, to=_people, draft=_drafts)
+    def grant_and_pass_on(self, by, to, draft):  # noqa: ANN001, ANN201 - drawn
+        """Often enough that taking the root's rights away finds something below it."""
+        terms = self._terms(draft)
+        terms = replace(terms, actions=terms.actions | {Action.READ, Action.DELEGATE})
+        root = self._grant({by, "a"}, terms)
+        if not isinstance(root, bytes):
+            return root
+        below = self._pass_on(root, by, {to}, terms)
+        return multiple(root, below) if isinstance(below, bytes) else root
+
+    @rule(to=_people, lifetime=st.sampled_from([1, 2, 1000]), times=st.integers(1, 3))
+    def grant_the_same_again(self, to, lifetime, times):  # noqa: ANN001, ANN201 - drawn
+        """Several grants to one person, so that bounds are met in short runs."""
+        for _ in range(times):
+            terms = self._terms((_RESULTS, Sensitivity.N, (0, 10), _READING, frozenset(PURPOSES), lifetime))
+            self._grant({to}, terms)
+
+    def _pass_on(self, parent: bytes, by: str, to: set[str], terms: Terms) -> Made:
         expected = (
             not to & self.model.left
             and by not in self.model.left
             and self.model.may_pass_on(by, parent, terms, self.now)
+            and self._room(to, self.bound_of_others)
         )
         message = grant_of(self.world.steve, *self._names(to), parent=parent, **terms.as_fields())
         return self._remember(self._send(message, by, expected=expected), Node(by, set(to), parent, terms))
 
-    def _remember(self, events: tuple[object, ...], node: Node) -> bytes | None:
+    def _remember(self, events: tuple[object, ...], node: Node) -> Made:
         for event in events:
-            assert isinstance(event, Granted)
-            self.model.nodes[event.grant_id] = node
-            return event.grant_id
-        return None
+            if isinstance(event, Granted):
+                self.model.nodes[event.grant_id] = node
+                return event.grant_id
+            # What was ended to make room comes first, and was dead in the model too.
+            assert isinstance(event, Revoked)
+            assert self.model.nodes[event.grant_id].ended
+        return multiple()
 
     @rule(grant_id=grants, by=_senders, draft=_drafts)
     def extend(self, grant_id, by, draft):  # noqa: ANN001, ANN201 - drawn
-        if grant_id is None:
-            return
         node = self.model.nodes[grant_id]
         old, drawn = node.terms, self._terms(draft)
         terms = Terms(
@@ -294,8 +359,6 @@ class ConsentMachine(RuleBasedStateMachine):
 
     @rule(grant_id=grants, by=_senders, draft=_drafts)
     def narrow(self, grant_id, by, draft):  # noqa: ANN001, ANN201 - drawn
-        if grant_id is None:
-            return
         node, terms = self.model.nodes[grant_id], self._terms(draft)
         running = not node.ended and self.now < node.terms.expires_s
         entitled = by in ("steve", node.grantor) and by not in self.model.left
@@ -304,10 +367,20 @@ class ConsentMachine(RuleBasedStateMachine):
             node.terms = terms
         self.only_less = True
 
+    @rule(below=grants)
+    def take_the_right_to_pass_on(self, below):  # noqa: ANN001, ANN201 - drawn
+        """From the grant above ``below``, which ends with it; from a root, for what may hang there."""
+        grant_id = self.model.nodes[below].parent or below
+        node = self.model.nodes[grant_id]
+        terms = replace(node.terms, actions=node.terms.actions - {Action.DELEGATE})
+        running = not node.ended and self.now < terms.expires_s
+        message = Narrow(pseudonym=self.world.steve.id, grant_id=grant_id, **terms.as_fields())
+        if self._send(message, "steve", expected=running and bool(terms.actions)):
+            node.terms = terms
+        self.only_less = True
+
     @rule(grant_id=consumes(grants), by=_senders)
     def revoke(self, grant_id, by):  # noqa: ANN001, ANN201 - drawn
-        if grant_id is None:
-            return
         node = self.model.nodes[grant_id]
         expected = not node.ended and by in ("steve", node.grantor) and by not in self.model.left
         if self._send(Revoke(pseudonym=self.world.steve.id, grant_id=grant_id), by, expected=expected):
@@ -318,13 +391,18 @@ class ConsentMachine(RuleBasedStateMachine):
 
     @rule(grant_id=grants, by=_people)
     def renounce(self, grant_id, by):  # noqa: ANN001, ANN201 - drawn
-        if grant_id is not None:
-            self._renounce(grant_id, by, by, live=by not in self.model.left)
+        self._renounce(grant_id, by, by, live=by not in self.model.left)
+
+    @rule(grant_id=grants)
+    def give_up_what_was_passed_on(self, grant_id):  # noqa: ANN001, ANN201 - drawn
+        """The grantor of a grant renounces the one it hangs from."""
+        node = self.model.nodes[grant_id]
+        if node.parent is not None:
+            self._renounce(node.parent, node.grantor, node.grantor, live=node.grantor not in self.model.left)
 
     @rule(grant_id=grants, organisation=st.sampled_from(["a", "b"]))
     def renounce_for_an_organisation(self, grant_id, organisation):  # noqa: ANN001, ANN201 - drawn
-        if grant_id is not None:
-            self._renounce(grant_id, organisation, organisation, live=True)
+        self._renounce(grant_id, organisation, organisation, live=True)
 
     def _renounce(self, grant_id: bytes, by: str, leaving: str, *, live: bool) -> None:
         node = self.model.nodes[grant_id]

@@ -17,7 +17,7 @@ from carechain.core.hashing import ZERO_HASH
 from carechain.core.limits import STATE_KEY_BYTES
 from carechain.state import trie
 from carechain.state.audit import check_tree
-from carechain.state.node import EMPTY, Root
+from carechain.state.node import EMPTY, Root, spell
 from carechain.state.proof import (
     BadProof,
     BranchStep,
@@ -158,6 +158,9 @@ def test_a_proof_says_nothing_about_another_key(content: dict[bytes, bytes], ask
             Proof((BranchStep(bytes(9), 6, bytes(32)),), LeafEnd(b"z", bytes(32))),
             "on the way",
             id="skip leaves the key",
+        ),
+        pytest.param(
+            Proof((BranchStep(spell(b"k"), 3, bytes(64)),), None), "end of the key", id="skip is the whole key"
         ),
     ],
 )

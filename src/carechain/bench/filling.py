@@ -217,6 +217,8 @@ def fill(*, home: Path, scratch: Path, plan: Plan, records: int, signers: Signer
         for time_s, anchors in signers.anchors(plan, pseudonyms, 0, records, seconds):
             done += ledger.drive((time_s, raws) for raws in cut(anchors)).txs
             progress("records", done, records)
+        # An empty block of the present: what the ledger remembers against replay in the simulated hour is forgotten.
+        ledger.drive(iter([(int(time.time()), [])]))
     return Filled(home=home, plan=plan, pseudonyms=pseudonyms, anchors=done, txs=txs + done)
 
 

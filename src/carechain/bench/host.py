@@ -24,7 +24,7 @@ from carechain.node.home import GENESIS_FILE, make_home
 from carechain.node.main import run
 from carechain.node.settings import ApiSettings, BatchSettings, GatekeeperSettings, OpsSettings, Settings
 from carechain.sdk.answers import Status
-from carechain.sdk.authentication import OpenSession, sign_opening
+from carechain.sdk.authentication import OpenSession, Service, sign_opening
 from carechain.sdk.identity import Identity
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Host:
         opening = sign_opening(
             party.signing_key(),
             chain_id=self._plan.chain_id,
+            service=Service.NODE,
             server=self._status.server,
             party=party.party,
             time_s=int(time.time()),

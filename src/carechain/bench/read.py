@@ -17,7 +17,7 @@ from carechain.bench.host import Batch, Host, hosted
 from carechain.bench.load import request, run_load
 from carechain.bench.tables import render_table
 from carechain.bench.workload import network_of, patient_of, record_of
-from carechain.chain.queries import MayRead, OfRecord, TimelinePage
+from carechain.chain.questions import MayRead, OfRecord, TimelinePage
 from carechain.core.limits import ID_SIZE
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import ALL_CATEGORIES, Purpose, Sensitivity

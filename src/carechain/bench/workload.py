@@ -16,7 +16,6 @@ from msgspec import Struct
 from carechain.chain.genesis import Genesis
 from carechain.chain.tx import build
 from carechain.contracts.consent.schema import Grant, TreatmentPolicy
-from carechain.contracts.membership import EnrolStaff
 from carechain.contracts.records import Anchor
 from carechain.contracts.relationships import Bind
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
@@ -35,7 +34,7 @@ from carechain.core.vocabulary import (
     mask,
 )
 from carechain.sdk.certificates import CertificateAuthority
-from carechain.sdk.identity import Identity, new_identity
+from carechain.sdk.identity import Identity, enrolment_of, new_identity
 from carechain.sdk.keyfile import Entropy
 from carechain.sdk.registrar import RegistrarSecret
 from carechain.sdk.wallet import Pseudonym, binding_proof, derive_pseudonym
@@ -48,8 +47,8 @@ STAFF: Final = 50
 """Signers of the load, all of the custodian."""
 READERS: Final = 4
 """Doctors of the other hospital: they read by grant."""
-KEYS_A_PATIENT: Final = 7
-"""State keys that a patient brings: party, binding, relation, grant, one entry for each of its two grantees, head."""
+KEYS_A_PATIENT: Final = 8
+"""State keys that a patient brings: party, binding, relation, grant and that it stands, one for each grantee, head."""
 KEYS_A_RECORD: Final = 1
 RECORDS_A_PATIENT: Final = 10
 """In ledgers made to be large."""
@@ -183,7 +182,13 @@ def sign_enrolments(plan: Plan, valid_until_s: int) -> list[bytes]:
     for member, doctors in ((network.custodian, network.staff), (network.other, network.readers)):
         for start in range(0, len(doctors), _ENROLMENTS_A_TX):
             messages = tuple(
-                EnrolStaff(certificate=one.certificate, hpke_key=one.hpke_key().public_key)
+                enrolment_of(
+                    one.signing_key(),
+                    chain_id=plan.chain_id,
+                    organisation=member.party,
+                    certificate=one.certificate,
+                    hpke_key=one.hpke_key().public_key,
+                )
                 for one in doctors[start : start + _ENROLMENTS_A_TX]
             )
             nonce = stream(plan, "enrol", member.party.hex(), start)(NONCE_SIZE)

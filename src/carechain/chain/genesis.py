@@ -75,7 +75,7 @@ def apply_genesis(state: Overlay, genesis: Genesis) -> None:
     if genesis.quorum.numerator > genesis.quorum.denominator:
         raise BadGenesis("the quorum asks for more votes than there are members")
     try:
-        membership.genesis(contracts.membership, genesis.members, genesis.time_s)
+        membership.genesis(contracts.membership, genesis.members, genesis.producers, genesis.time_s)
     except Rejected as refused:
         raise BadGenesis(f"a member is not acceptable: {refused.code.reason}") from None
     views.genesis(contracts.consent.tables, genesis.policy)

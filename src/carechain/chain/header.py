@@ -9,7 +9,7 @@ from carechain.chain.receipts import Receipt, encode_receipt
 from carechain.core import merkle
 from carechain.core.codec import decode_strict, encode
 from carechain.core.hashing import tagged
-from carechain.core.ids import U8, U63, Hash, PartyId
+from carechain.core.ids import U8, U32, U63, Hash, PartyId
 from carechain.core.limits import CHAIN_ID_CHARS, SIGNATURE_SIZE
 
 HEADER_VERSION: Final = 1
@@ -17,13 +17,18 @@ SIGNING_DOMAIN: Final = b"carechain/block/1\x00"
 
 
 class Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
-    """``app_hash`` is the state's root after this block; roots are RFC 6962 trees over bytes as stored."""
+    """``app_hash`` is the state's root after this block; roots are RFC 6962 trees over bytes as stored.
+
+    ``tx_count`` is how many transactions the block has, and as many receipts: RFC 6962 proves an index only for a known
+    number of leaves.
+    """
 
     version: U8 = HEADER_VERSION
     chain_id: Annotated[str, Meta(min_length=1, max_length=CHAIN_ID_CHARS)]
     height: U63
     time_s: U63
     previous: Hash
+    tx_count: U32
     tx_root: Hash
     receipt_root: Hash
     app_hash: Hash

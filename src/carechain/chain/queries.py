@@ -10,18 +10,39 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from carechain.chain.questions import (
+    AnchorLine,
+    GranteePage,
+    GrantPage,
+    HistoryPage,
+    LogLine,
+    LogPage,
+    MayRead,
+    MayReadAnswer,
+    Named,
+    NoArgs,
+    OfOrganisation,
+    OfParty,
+    OfPseudonym,
+    OfRecord,
+    OfTicket,
+    PatientLine,
+    PatientPage,
+    StaffLine,
+    StaffPage,
+    TimelinePage,
+)
 from carechain.chain.routing import Contracts
 from carechain.contracts import access, governance, membership, records, relationships
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent import views
 from carechain.contracts.consent.coverage import Sight
+from carechain.contracts.roles import may_ask
 from carechain.core.decision import Path
-from carechain.core.ids import U32, PartyId, RecordId, TicketId
 from carechain.core.limits import QUERY_PAGE_ROWS
 from carechain.core.party import Party
 from carechain.core.rejection import Rejected, RejectionCode, present, require
-from carechain.core.scope import Scope
-from carechain.core.vocabulary import PartyKind, Power, Purpose, Role
+from carechain.core.vocabulary import PartyKind, Power, Role
 from carechain.state.overlay import Overlay, Reader
 from carechain.state.table import TableSpec
 
@@ -91,134 +112,6 @@ class Query(Struct, frozen=True, kw_only=True):
     proves: Callable[[Any, tuple[Any, ...]], tuple[bytes, ...]]
 
 
-# --- arguments ------------------------------------------------------------------------------------------
-
-
-class NoArgs(Struct, frozen=True, forbid_unknown_fields=True):
-    """No arguments."""
-
-
-class OfOrganisation(Struct, frozen=True, forbid_unknown_fields=True):
-    """About an organisation."""
-
-    organisation: PartyId
-
-
-class OfParty(Struct, frozen=True, forbid_unknown_fields=True):
-    """About a party."""
-
-    party: PartyId
-
-
-class OfPseudonym(Struct, frozen=True, forbid_unknown_fields=True):
-    """About a patient's pseudonym."""
-
-    pseudonym: PartyId
-
-
-class GrantPage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of grants, from after the given grant."""
-
-    pseudonym: PartyId
-    after: PartyId | None = None
-
-
-class GranteePage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of what a grantee holds, from after the given pseudonym."""
-
-    grantee: PartyId
-    after: PartyId | None = None
-
-
-class OfRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """About a record; with a ticket, seen through that ticket."""
-
-    pseudonym: PartyId
-    record: RecordId
-    ticket: TicketId | None = None
-
-
-class TimelinePage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of a patient's anchors, from after the given record and version; with a ticket, seen through it."""
-
-    pseudonym: PartyId
-    ticket: TicketId | None = None
-    after: tuple[RecordId, U32] | None = None
-
-
-class OfTicket(Struct, frozen=True, forbid_unknown_fields=True):
-    """About a ticket."""
-
-    ticket: TicketId
-
-
-class MayRead(Struct, frozen=True, forbid_unknown_fields=True):
-    """Would this request be allowed now? Leaves no trace, gives no ticket."""
-
-    pseudonym: PartyId
-    requester: PartyId
-    scope: Scope
-    purpose: Purpose
-
-
-class LogPage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of a patient's access log, from after the given line."""
-
-    pseudonym: PartyId
-    after: U32 | None = None
-
-
-# --- rows that are not state rows -----------------------------------------------------------------------
-
-
-class Named(Struct, frozen=True):
-    """A state row with its id."""
-
-    id: bytes
-    row: Any
-
-
-class StaffLine(Struct, frozen=True):
-    """A line of the staff list."""
-
-    id: bytes
-    enrolled_s: int
-    left_s: int
-    party: Party
-
-
-class PatientLine(Struct, frozen=True):
-    """A patient of an organisation."""
-
-    id_hash: bytes
-    pseudonym: bytes
-    bound_s: int
-    left_s: int
-
-
-class AnchorLine(Struct, frozen=True):
-    """One version of a record."""
-
-    record: bytes
-    version: int
-    anchor: records.AnchorRow
-
-
-class LogLine(Struct, frozen=True):
-    """One line of an access log."""
-
-    number: int
-    line: access.LogRow
-
-
-class MayReadAnswer(Struct, frozen=True):
-    """``decision`` 0 means allowed, and ``path`` by what; otherwise the DecisionCode and its sentence."""
-
-    decision: int
-    reason: str
-    path: Path | None
-
-
 # --- the third check ------------------------------------------------------------------------------------
 
 
@@ -227,7 +120,7 @@ def anyone(_view: View, _asker: Asker, _args: object) -> bool:
     return True
 
 
-def own_organisation(_view: View, asker: Asker, args: OfOrganisation) -> bool:
+def own_organisation(_view: View, asker: Asker, args: PatientPage | StaffPage) -> bool:
     """Staff of the organisation itself."""
     return _institutional(asker) and asker.party.organisation == args.organisation
 
@@ -235,6 +128,11 @@ def own_organisation(_view: View, asker: Asker, args: OfOrganisation) -> bool:
 def the_patient(_view: View, asker: Asker, args: OfPseudonym) -> bool:
     """The patient alone."""
     return asker.id == args.pseudonym
+
+
+def patient_or_custodian(view: View, asker: Asker, args: OfPseudonym) -> bool:
+    """The patient, and staff of the organisation where the pseudonym is bound."""
+    return asker.id == args.pseudonym or _is_custodian(view, asker, args.pseudonym)
 
 
 def patient_side(view: View, asker: Asker, args: OfPseudonym | GrantPage | LogPage | OfRecord) -> bool:
@@ -265,7 +163,7 @@ def grantee_itself(_view: View, asker: Asker, args: GranteePage) -> bool:
     return asker.id == args.grantee or (_institutional(asker) and asker.party.organisation == args.grantee)
 
 
-def anchor_reader(view: View, asker: Asker, args: OfRecord | TimelinePage) -> Allowed:
+def anchor_reader(view: View, asker: Asker, args: HistoryPage | OfRecord | TimelinePage) -> Allowed:
     """Whoever sees at least part of the patient's anchors: rows are then filtered one by one."""
     contracts = view.contracts
     pseudonym = args.pseudonym
@@ -304,6 +202,12 @@ def may_read_asker(view: View, asker: Asker, args: MayRead) -> bool:
     return requester is not None and _institutional(asker) and requester.organisation == asker.party.organisation
 
 
+def share_of(view: View, party: Party) -> bytes:
+    """The organisation whose share of a server a party uses: a representative that of the patient it acts for."""
+    patient = view.contracts.membership.party(party.organisation) if party.kind is PartyKind.REPRESENTATIVE else None
+    return party.organisation if patient is None else patient.organisation
+
+
 def _is_custodian(view: View, asker: Asker, pseudonym: bytes) -> bool:
     patient = view.contracts.membership.party(pseudonym)
     return _institutional(asker) and patient is not None and patient.organisation == asker.party.organisation
@@ -331,14 +235,21 @@ def _party(view: View, args: OfParty, _: object) -> Page:
     return (Named(args.party, row),), None
 
 
-def _staff(view: View, args: OfOrganisation, _: object) -> Page:
-    lines = membership.staff_of(view.contracts.membership, args.organisation)
-    return tuple(StaffLine(one, line.enrolled_s, line.left_s, party) for one, line, party in lines), None
+def _staff(view: View, args: StaffPage, _: object) -> Page:
+    found = membership.staff_of(view.contracts.membership, args.organisation, args.after)
+    lines = tuple(StaffLine(one, line.enrolled_s, line.left_s, party) for one, line, party in found)
+    return lines, (lines[-1].id,) if len(lines) == QUERY_PAGE_ROWS else None
 
 
-def _patients(view: View, args: OfOrganisation, _: object) -> Page:
-    found = relationships.patients_of(view.contracts.relationships, args.organisation)
-    return tuple(PatientLine(one, row.pseudonym, row.bound_s, left_s) for one, row, left_s in found), None
+def _patients(view: View, args: PatientPage, _: object) -> Page:
+    found = relationships.patients_of(view.contracts.relationships, args.organisation, args.after)
+    lines = tuple(PatientLine(one, row.pseudonym, row.bound_s, left_s) for one, row, left_s in found)
+    return lines, (lines[-1].id_hash,) if len(lines) == QUERY_PAGE_ROWS else None
+
+
+def _relation(view: View, args: OfPseudonym, _: object) -> Page:
+    row = relationships.relation_of(view.contracts.relationships, args.pseudonym)
+    return (present(row, QueryCode.NOT_FOUND),), None
 
 
 def _summary(view: View, args: OfPseudonym, _: object) -> Page:
@@ -351,9 +262,9 @@ def _grants(view: View, args: GrantPage, _: object) -> Page:
 
 
 def _granted_to(view: View, args: GranteePage, _: object) -> Page:
-    page = views.granted_to(view.contracts.consent, args.grantee, view.time_s, args.after)
-    after = (page[-1][0],) if len(page) == QUERY_PAGE_ROWS else None
-    return tuple(one for _pseudonym, grants in page for one in grants), after
+    page, after = views.granted_to(view.contracts.consent, args.grantee, view.time_s, args.after)
+    rows = tuple(one for _pseudonym, grants in page for one in grants)
+    return rows, None if after is None else (after,)
 
 
 def _inbox(view: View, args: OfPseudonym, _: object) -> Page:
@@ -393,10 +304,12 @@ def _anchor(view: View, args: OfRecord, seen: Allowed) -> Page:
     return shown, None
 
 
-def _history(view: View, args: OfRecord, seen: Allowed) -> Page:
-    found = records.history(view.contracts.records, args.pseudonym, args.record)
+def _history(view: View, args: HistoryPage, seen: Allowed) -> Page:
+    found = records.history(view.contracts.records, args.pseudonym, args.record, args.after)
     lines = tuple(AnchorLine(args.record, version, row) for version, row in found)
-    return _shown(view, args.pseudonym, seen, lines, whole=len(lines) < QUERY_PAGE_ROWS), None
+    whole = len(lines) < QUERY_PAGE_ROWS
+    shown = _shown(view, args.pseudonym, seen, lines, whole=whole)
+    return shown, None if whole else (lines[-1].version,)
 
 
 def _timeline(view: View, args: TimelinePage, seen: Allowed) -> Page:
@@ -508,7 +421,13 @@ def _held_keys(args: GranteePage, rows: tuple[views.GrantView, ...]) -> tuple[by
     return tuple(consent.HELD.key_of(args.grantee, one) for one in dict.fromkeys(row.pseudonym for row in rows))
 
 
-def _anchor_keys(args: OfRecord | TimelinePage, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
+def _latest_keys(args: OfRecord, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
+    """The version and the next one: versions have no gaps, so the next one's absence shows that this is the latest."""
+    keys = (records.ANCHORS.key_of(args.pseudonym, one.record, one.version + 1) for one in rows)
+    return (*_anchor_keys(args, rows), *keys)
+
+
+def _anchor_keys(args: HistoryPage | OfRecord | TimelinePage, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
     return tuple(records.ANCHORS.key_of(args.pseudonym, one.record, one.version) for one in rows)
 
 
@@ -539,8 +458,15 @@ QUERIES: Final[dict[str, Query]] = {
             _party,
             _named_keys(membership.PARTIES_TABLE),
         ),
-        "membership.staff": _query("The organisation's staff list.", OfOrganisation, own_organisation, _staff),
-        "relationships.patients": _query("The organisation's patients.", OfOrganisation, own_organisation, _patients),
+        "membership.staff": _query("The organisation's staff list.", StaffPage, own_organisation, _staff),
+        "relationships.patients": _query("The organisation's patients.", PatientPage, own_organisation, _patients),
+        "relationships.relation": _query(
+            "Whether a relationship is open, and the number of the next binding proof.",
+            OfPseudonym,
+            patient_or_custodian,
+            _relation,
+            _pseudonym_key(relationships.RELATIONS),
+        ),
         "relationships.summary": _query(
             "The patient's sealed summary.",
             OfPseudonym,
@@ -560,8 +486,8 @@ QUERIES: Final[dict[str, Query]] = {
         "consent.who_can_see": _query(
             "Who can see this record, why, and what ends if that is revoked.", OfRecord, patient_side, _who_can_see
         ),
-        "records.anchor": _query("The latest version of a record.", OfRecord, anchor_reader, _anchor, _anchor_keys),
-        "records.history": _query("Every version of a record.", OfRecord, anchor_reader, _history, _anchor_keys),
+        "records.anchor": _query("The latest version of a record.", OfRecord, anchor_reader, _anchor, _latest_keys),
+        "records.history": _query("Every version of a record.", HistoryPage, anchor_reader, _history, _anchor_keys),
         "records.timeline": _query("The patient's records.", TimelinePage, anchor_reader, _timeline, _anchor_keys),
         "access.may_read": _query("Whether a request would be allowed.", MayRead, may_read_asker, _may_read),
         "access.ticket": _query(
@@ -594,7 +520,7 @@ def ask(view: View, asker: Asker, name: str, args: Struct) -> Answer:
     """Answer a query after the three checks of CON-3; raises :class:`Rejected` naming the check that failed."""
     query = present(QUERIES.get(name), QueryCode.QUERY_UNKNOWN)
     require(view.contracts.membership.standing(asker.party, view.time_s) is None, QueryCode.NOT_A_LIVE_MEMBER)
-    require(membership.may_ask(asker.party, name), QueryCode.ROLE_MAY_NOT_ASK)
+    require(may_ask(asker.party, name), QueryCode.ROLE_MAY_NOT_ASK)
     allowed = query.allowed(view, asker, args)
     require(allowed, QueryCode.NOT_AUTHORISED)
     rows, after = query.run(view, args, allowed)

@@ -11,12 +11,13 @@ from carechain.chain.receipts import OK, Receipt
 from carechain.chain.replay import ReplayWindow
 from carechain.chain.routing import Contracts
 from carechain.chain.signatures import SignatureCache
-from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Tx, parse, pseudonyms_in
+from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Tx, parse, pseudonyms_in, requests_in
 from carechain.contracts import membership
 from carechain.contracts.membership import MembershipCode
+from carechain.contracts.roles import may_send
 from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature
-from carechain.core.limits import TX_LIFETIME_S
+from carechain.core.limits import ACCESS_REQUESTS_PER_TX, TX_LIFETIME_S
 from carechain.core.party import Party
 from carechain.core.rejection import Rejected, present, require
 from carechain.state.overlay import Overlay
@@ -107,12 +108,15 @@ def admit_form(ledger: Ledger, tx: Tx, time_s: int) -> Party:
     """Everything but the signature, which a caller with a verifier process has checked elsewhere."""
     body = tx.body
     require(body.chain_id == ledger.chain_id, AdmissionCode.WRONG_CHAIN)
-    require(pseudonyms_in(body) <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
+    pseudonyms = pseudonyms_in(body, ledger.contracts.access.pseudonym_of)
+    require(pseudonyms <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
     require(body.valid_until_s > time_s, AdmissionCode.EXPIRED)
     require(body.valid_until_s <= time_s + TX_LIFETIME_S, AdmissionCode.VALID_TOO_LONG)
     require(tx.id not in ledger.replay, AdmissionCode.REPLAYED)
     require(not ledger.replay.is_full, AdmissionCode.REPLAY_WINDOW_FULL)
-    return present(ledger.contracts.membership.party(body.sender), AdmissionCode.UNKNOWN_SIGNER)
+    party = present(ledger.contracts.membership.party(body.sender), AdmissionCode.UNKNOWN_SIGNER)
+    require(requests_in(body) <= ACCESS_REQUESTS_PER_TX, AdmissionCode.TOO_MANY_REQUESTS)
+    return party
 
 
 def execute(contracts: Contracts, ctx: Ctx, tx: Tx) -> None:
@@ -126,7 +130,7 @@ def execute(contracts: Contracts, ctx: Ctx, tx: Tx) -> None:
         if route.gated:
             if failed is not None:
                 raise Rejected(failed)
-            require(membership.may_send(ctx.party, route.tag), MembershipCode.ROLE_MAY_NOT_SEND)
+            require(may_send(ctx.party, route.tag), MembershipCode.ROLE_MAY_NOT_SEND)
         if failed is None and not index:
             membership.touch(ctx, contracts.membership)
         route.handle(ctx, msg)

@@ -1,11 +1,13 @@
 """Transactions: ``[version, body, signature]``, kept as the exact bytes that were signed (DESIGN section 4)."""
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from carechain.chain.routing import AnyMessage
+from carechain.contracts.access import RequestAccess
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.crypto import SigningKey
 from carechain.core.hashing import tagged
@@ -32,6 +34,7 @@ class AdmissionCode(RejectionCode):
     REPLAY_WINDOW_FULL = 109, "The ledger remembers too many recent transactions. Wait a minute."
     UNKNOWN_SIGNER = 110, "The ledger does not know this signer."
     BAD_SIGNATURE = 111, "The signature does not hold for the signer's present key."
+    TOO_MANY_REQUESTS = 112, "A transaction asks for access at most 8 times. Send several."
 
 
 class Envelope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -86,11 +89,22 @@ def parse(raw: bytes) -> Tx:
     return Tx(raw, tx_id(envelope.body), envelope.body, body, envelope.signature)
 
 
-def pseudonyms_in(body: Body) -> int:
-    """How many different pseudonyms the messages name."""
+def pseudonyms_in(body: Body, pseudonym_of: Callable[[bytes], bytes | None]) -> int:
+    """How many different pseudonyms the messages are about, by name or by a ticket that ``pseudonym_of`` looks up."""
     if len(body.messages) == 1:
         return 1
-    return len({name for name in (getattr(msg, "pseudonym", None) for msg in body.messages) if name is not None})
+    found: set[bytes] = set()
+    for msg in body.messages:
+        ticket: bytes | None = getattr(msg, "ticket", None)
+        pseudonym = getattr(msg, "pseudonym", None) if ticket is None else pseudonym_of(ticket)
+        if pseudonym is not None:
+            found.add(pseudonym)
+    return len(found)
+
+
+def requests_in(body: Body) -> int:
+    """How many access requests the messages are: each walks the patient's consent, so few fit one transaction."""
+    return sum(1 for msg in body.messages if isinstance(msg, RequestAccess))
 
 
 def build(

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis
-from carechain.chain.queries import OfPseudonym, OfTicket
+from carechain.chain.questions import OfPseudonym, OfTicket
 from carechain.chain.receipts import code_named
 from carechain.cli.codes import CommandCode
 from carechain.cli.keyring import MEMBER_KEY, WALLET, Actor, Keyring
@@ -187,7 +187,9 @@ class Seat:
         self.actor = actor
         self.chain_id = genesis.chain_id
         self._url = url
-        self._client = SyncClient(url, Signer(actor.party, actor.signing), genesis=genesis)
+        # Where one organisation produces the blocks it also serves them: no other node's name is signed for.
+        server = genesis.producers[0] if len(genesis.producers) == 1 else None
+        self._client = SyncClient(url, Signer(actor.party, actor.signing), genesis=genesis, server=server)
 
     def __enter__(self) -> Self:
         return self

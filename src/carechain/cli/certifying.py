@@ -2,35 +2,46 @@
 
 import secrets
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import typer
 
 from carechain.cli.acting import Desktop
-from carechain.cli.public_key import PublicHalf, public_half, read_public
+from carechain.cli.public_key import Acceptance, Offer, PublicHalf, accept, public_half
 from carechain.core.crypto import Suite
 from carechain.core.vocabulary import PartyKind
+from carechain.sdk.identity import Identity
 
 
-def public_half_for(desktop: Desktop, name: str, public: Path | None) -> PublicHalf:
-    """The public half to certify: from a file, from a key of this home, or from a new key under that name."""
-    if public is not None:
-        return read_public(public)
+def identity_for(desktop: Desktop, name: str) -> Identity:
+    """The key to certify: one of this home, or a new one under that name."""
     if desktop.keys.path_of(name).exists():
         if desktop.keys.kind_of(name) != "identity":
             raise typer.BadParameter("this name belongs to a wallet or an authority; choose another", param_hint="NAME")
-        return public_half(desktop.keys.identity(name, desktop.password))
+        return desktop.keys.identity(name, desktop.password)
     organisation = desktop.authority().organisation
-    identity = desktop.keys.add_identity(
-        name, kind=PartyKind.STAFF, organisation=organisation, password=desktop.password
+    return desktop.keys.add_identity(name, kind=PartyKind.STAFF, organisation=organisation, password=desktop.password)
+
+
+def accepted_here(desktop: Desktop, name: str, *, roles: int, days: int) -> Acceptance:
+    """A certificate for a key of this home, accepted at once."""
+    identity = identity_for(desktop, name)
+    certificate, _ = issue(desktop, public_half(identity), roles=roles, days=days)
+    return accept(identity, offer_of(desktop, certificate))
+
+
+def offer_of(desktop: Desktop, certificate: bytes) -> Offer:
+    """The certificate with what its key has to sign."""
+    return Offer(
+        chain_id=desktop.genesis.chain_id,
+        organisation=desktop.authority().organisation,
+        certificate=certificate,
     )
-    return public_half(identity)
 
 
 def issue(
     desktop: Desktop, half: PublicHalf, *, roles: int, days: int, party: bytes | None = None
 ) -> tuple[bytes, int]:
-    """A certificate (DER) and its end in Unix seconds.
+    """A certificate (DER) and the first second after its end (Unix), as the ledger will have it.
 
     It begins an hour back, since clocks differ, and never outlives the authority's own certificate.
     """
@@ -46,4 +57,4 @@ def issue(
         not_after=end,
         entropy=secrets.token_bytes,
     )
-    return certificate, int(end.timestamp())
+    return certificate, int(end.timestamp()) + 1

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from carechain.chain.queries import AnchorLine, TimelinePage
+from carechain.chain.questions import AnchorLine, TimelinePage
 from carechain.charts.record import StoredRecord
 from carechain.charts.store import Charts
 from carechain.cli.acting import Done, Seat
@@ -48,7 +48,7 @@ def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:
         result = charts.ingest(pseudonym=pseudonym, bundle=data, received_s=int(time.time()), rng=secrets.token_bytes)
         waiting = _not_anchored(charts, seat, pseudonym)
     done = []
-    messages = [anchor_of(one) for one in waiting]
+    messages = [anchor_of(one, entropy=secrets.token_bytes) for one in waiting]
     parts = list(in_transactions(messages))
     with desk.progress("anchoring") as advance:
         for number, part in enumerate(parts, start=1):

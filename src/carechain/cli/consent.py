@@ -30,7 +30,7 @@ from carechain.core.vocabulary import Purpose, Sensitivity
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from carechain.chain.queries import LogLine
+    from carechain.chain.questions import LogLine
 
 GrantArgument = Annotated[bytes, typer.Argument(parser=identifier, metavar="GRANT", help="The grant's id.")]
 ToPartyOption = Annotated[
@@ -148,7 +148,7 @@ def grants(
     by: ByPatient,
 ) -> Report:
     """List the patient's grants, ended ones included."""
-    from carechain.chain.queries import GrantPage
+    from carechain.chain.questions import GrantPage
     from carechain.cli.acting import Desktop
     from carechain.contracts.consent.views import GrantView
 
@@ -276,7 +276,7 @@ def inbox(
     by: ByPatient,
 ) -> Report:
     """List the requests that wait for the patient."""
-    from carechain.chain.queries import OfPseudonym
+    from carechain.chain.questions import OfPseudonym
     from carechain.cli.acting import Desktop, Waiting
 
     desktop = Desktop(desk, by)
@@ -361,7 +361,7 @@ def who_can_see(
     by: ByPatient,
 ) -> Report:
     """List everybody who could read a record now, why, and what ends when that is revoked."""
-    from carechain.chain.queries import OfRecord
+    from carechain.chain.questions import OfRecord
     from carechain.cli.acting import Desktop
     from carechain.contracts.consent.views import Reason
 

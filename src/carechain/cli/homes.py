@@ -70,14 +70,14 @@ def make_organisation_home(
     layout.make_home(home)
     made = make_organisation(keys, name=name, kind=kind, registrar=registrar, password=password)
     if not (home / CONFIG_FILE).exists():
-        (home / CONFIG_FILE).write_text(_CONFIG, encoding="utf-8")
+        layout.replace_file(home / CONFIG_FILE, _CONFIG.encode())
     application = None
     if network is None:
         network = found_network(chain_id, made)
     else:
         application = home / APPLICATION_FILE
         write_application(application, made.new)
-    (home / GENESIS_FILE).write_bytes(genesis_bytes(network))
+    layout.replace_file(home / GENESIS_FILE, genesis_bytes(network))
     return MadeHome(
         member=made.identity.party,
         chain_id=network.chain_id,

@@ -39,12 +39,13 @@ def new(
     """Make a new key file under keys/.
 
     A wallet is enough for all of a patient's relationships. A staff key is enrolled by the organisation with
-    `carechain staff enrol`, from this home by its name or from another home by the file written with --public. A
-    person's own home needs the network's genesis file, which every organisation of the network hands out.
+    `carechain staff enrol` from this home; for a key of another home, send it the file written with --public and
+    accept what it offers. A person's own home needs the network's genesis file, which every organisation of the
+    network hands out.
     """
     from carechain.cli.keyring import Keyring
     from carechain.cli.network import home_genesis, keep_genesis
-    from carechain.cli.public_key import write_public
+    from carechain.cli.public_key import public_half, write_public
     from carechain.core.vocabulary import PartyKind
 
     keys = Keyring(desk.home)
@@ -64,10 +65,37 @@ def new(
         )
     identity = keys.add_identity(name, kind=PartyKind.STAFF, organisation=None, password=password, label=label)
     if public is not None:
-        write_public(public, identity)
+        write_public(public, public_half(identity))
     return Report(
         data={"name": name, "kind": "identity", "party": identity.party.hex(), "file": str(path)},
         show=lines(f"a new key: {path}", f"party {identity.party.hex()}", "next: carechain staff enrol"),
+    )
+
+
+@command(app, "accept")
+def accept_offer(
+    desk: Desk,
+    name: Annotated[str, typer.Argument(help="The staff key that was offered a certificate.")],
+    offer: Annotated[Path, typer.Argument(metavar="FILE", help="The organisation's offer.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the accepted offer.")],
+    password_file: PasswordOption = None,
+) -> Report:
+    """Agree to be enrolled with the certificate that an organisation offers.
+
+    The key signs the network, the organisation and the certificate with its roles and its end. Send the file back: the
+    organisation enrols the key with `carechain staff enrol --accepted`.
+    """
+    from carechain.cli.keyring import Keyring
+    from carechain.cli.public_key import accept, read_offer, write_public
+
+    keys = Keyring(desk.home)
+    identity = keys.identity(name, keys.password(password_file))
+    found = read_offer(offer)
+    write_public(out, accept(identity, found))
+    return Report(
+        data={"name": name, "party": identity.party.hex(), "organisation": found.organisation.hex(), "file": str(out)},
+        show=lines(f"accepted: {out}", f"organisation {found.organisation.hex()}", "next: carechain staff enrol"),
     )
 
 

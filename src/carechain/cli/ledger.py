@@ -74,6 +74,7 @@ def block(desk: Desk, height: Annotated[int, typer.Argument(min=1, help="The blo
         "time_s": header.time_s,
         "producer": header.producer.hex(),
         "previous": header.previous.hex(),
+        "tx_count": header.tx_count,
         "tx_root": header.tx_root.hex(),
         "receipt_root": header.receipt_root.hex(),
         "app_hash": header.app_hash.hex(),

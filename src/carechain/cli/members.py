@@ -25,7 +25,7 @@ MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A name of
 @command(app, "list")
 def list_members(desk: Desk, *, by: ByOrganisation) -> Report:
     """List the organisations that are members now."""
-    from carechain.chain.queries import NoArgs
+    from carechain.chain.questions import NoArgs
     from carechain.cli.acting import Desktop, KnownMember
     from carechain.core.vocabulary import OrganisationKind
 
@@ -116,7 +116,7 @@ def vote(
 @command(app, "proposals")
 def proposals(desk: Desk, *, by: ByOrganisation) -> Report:
     """List every proposal and its votes."""
-    from carechain.chain.queries import NoArgs
+    from carechain.chain.questions import NoArgs
     from carechain.cli.acting import Desktop, KnownProposal
     from carechain.core.message import tag_of
 

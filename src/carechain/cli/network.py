@@ -15,9 +15,11 @@ from carechain.cli.keyring import AUTHORITY_KEY, MEMBER_KEY, REGISTRAR_SECRET, K
 from carechain.cli.output import CannotRun
 from carechain.core.organisation import NewMember
 from carechain.core.vocabulary import OrganisationKind, PartyKind
+from carechain.node.home import replace_file
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.identity import Identity
 from carechain.sdk.registrar import RegistrarSecret
+from carechain.state.log import make_folder
 
 GENESIS_FILE: Final = "genesis.json"
 APPLICATION_FILE: Final = "application.json"
@@ -64,8 +66,8 @@ def keep_genesis(home: Path, file: Path) -> None:
         if genesis_hash(home_genesis(home)) != genesis_hash(network):
             raise CannotRun(f"{home} belongs to another network; name another folder with --home")
         return
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / GENESIS_FILE).write_bytes(founding.write(network))
+    make_folder(home)
+    replace_file(home / GENESIS_FILE, founding.write(network))
 
 
 def make_organisation(

@@ -89,7 +89,18 @@ def init(
 
 
 @command(app, "start")
-def start(desk: Desk, *, ports: Ports, password_file: PasswordOption = None) -> Report:
+def start(
+    desk: Desk,
+    *,
+    ports: Ports,
+    accept_gap_days: Annotated[
+        int | None,
+        typer.Option(
+            "--accept-gap-days", min=1, metavar="DAYS", help="Start although the last block is up to DAYS old."
+        ),
+    ] = None,
+    password_file: PasswordOption = None,
+) -> Report:
     """Serve this home: the ledger's API, the gatekeeper and the operations port, until SIGTERM or Ctrl-C.
 
     The log goes to standard error as JSON lines; the line `node started` names the addresses. What was acknowledged
@@ -103,6 +114,7 @@ def start(desk: Desk, *, ports: Ports, password_file: PasswordOption = None) -> 
         port=ports.port,
         ops_port=ports.ops_port,
         gatekeeper_port=ports.gatekeeper_port,
+        accept_gap_days=accept_gap_days,
         password_file=password_file,
     )
     status = Exit(run(settings, identity=unlock(desk.home, settings)))
@@ -132,7 +144,7 @@ def status(desk: Desk, *, node: NodeOption = None) -> Report:
         "version": found.version,
     }
     said = (
-        f"{found.chain_id} at {url}, version {found.version}",
+        f"network {found.chain_id} at {url}, version {found.version}",
         f"height {found.height}, {moment(found.time_s)} UTC ({age_s} s ago)",
         f"app hash {found.app_hash.hex()}",
     )

@@ -65,14 +65,14 @@ def list_patients(
     by: ByOrganisation,
 ) -> Report:
     """List the pseudonyms bound at this organisation."""
-    from carechain.chain.queries import OfOrganisation, PatientLine
+    from carechain.chain.questions import PatientLine, PatientPage
     from carechain.cli.acting import Desktop
     from carechain.cli.charting import local_names
 
     desktop = Desktop(desk, by)
     actor = desktop.anyone()
     with desktop.seat(actor) as seat:
-        found = seat.rows("relationships.patients", PatientLine, OfOrganisation(actor.organisation))
+        found = seat.rows("relationships.patients", PatientLine, PatientPage(actor.organisation))
     people = local_names(desk.home, [one.pseudonym for one in found]) if with_names else {}
     rows = [
         {

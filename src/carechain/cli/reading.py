@@ -9,7 +9,8 @@ from typing import Final
 import httpx
 import msgspec
 
-from carechain.chain.queries import AnchorLine, OfTicket, QueryCode, TimelinePage
+from carechain.chain.queries import QueryCode
+from carechain.chain.questions import AnchorLine, OfTicket, TimelinePage
 from carechain.cli.acting import KnownTicket, Seat, refused_ticket
 from carechain.cli.output import Denied
 from carechain.gatekeeper.fetch import GatekeeperClient, Reader, newest_of

@@ -14,7 +14,7 @@ from carechain.cli.terms import clinical_date, identifier, moment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from carechain.chain.queries import AnchorLine
+    from carechain.chain.questions import AnchorLine
     from carechain.cli.acting import Desktop
     from carechain.cli.keyring import Actor
 
@@ -142,7 +142,7 @@ def list_records(
     by: ByAnyone,
 ) -> Report:
     """List the records of a patient that you may see, every version."""
-    from carechain.chain.queries import AnchorLine, TimelinePage
+    from carechain.chain.questions import AnchorLine, TimelinePage
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
@@ -162,13 +162,13 @@ def history(
     by: ByAnyone,
 ) -> Report:
     """List every version of one record: when it was anchored, by whom, with which root."""
-    from carechain.chain.queries import AnchorLine, OfRecord
+    from carechain.chain.questions import AnchorLine, HistoryPage
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
     actor, pseudonym = _reader(desktop, patient, ticket)
     with desktop.seat(actor) as seat:
-        found = seat.rows("records.history", AnchorLine, OfRecord(pseudonym, record, ticket))
+        found = seat.rows("records.history", AnchorLine, HistoryPage(pseudonym, record, ticket))
     return _anchors("Versions", pseudonym, found, desktop.keys.name_of)
 
 

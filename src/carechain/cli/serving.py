@@ -23,12 +23,14 @@ def node_settings(
     ops_port: int | None = None,
     gatekeeper_port: int | None = None,
     password_file: Path | None = None,
+    accept_gap_days: int | None = None,
 ) -> Settings:
     """The settings of a home, flags first; raises :class:`CannotRun` naming the setting that is wrong."""
     flags = {
         "api": {"port": port},
         "ops": {"port": ops_port},
         "gatekeeper_api": {"port": gatekeeper_port},
+        "clock": {"accept_gap_days": accept_gap_days},
         "password_file": None if password_file is None else password_file.absolute(),
     }
     try:

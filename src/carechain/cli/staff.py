@@ -9,7 +9,7 @@ import typer
 
 from carechain.cli.options import ByOrganisation
 from carechain.cli.output import Desk, Report, command, lines, sub_app, table, tables
-from carechain.cli.terms import RolesOption, moment, names
+from carechain.cli.terms import RolesOption, SomeRolesOption, moment, names
 from carechain.core.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -26,37 +26,79 @@ def enrol(
     desk: Desk,
     *,
     name: Annotated[str, typer.Argument(help="The key's name in this home; made now if there is none.")],
-    roles: RolesOption,
+    roles: SomeRolesOption = None,
     days: ValidOption = 365,
-    public: Annotated[
+    accepted: Annotated[
         Path | None,
-        typer.Option("--public", metavar="FILE", help="Enrol a key made elsewhere, from its public half."),
+        typer.Option("--accepted", metavar="FILE", help="Enrol a key made elsewhere, by the offer it accepted."),
     ] = None,
     by: ByOrganisation,
 ) -> Report:
     """Issue a certificate and enrol a member of staff on the ledger.
 
-    The certificate carries ids and roles; the person's name stays in this home.
+    The certificate carries ids and roles; the person's name stays in this home. A key made elsewhere must agree first:
+    see `carechain staff offer`. Its roles and its end are those of the offer.
     """
     from carechain.cli.acting import Desktop
-    from carechain.cli.certifying import issue, public_half_for
-    from carechain.contracts.membership import EnrolStaff
+    from carechain.cli.certifying import accepted_here
+    from carechain.cli.public_key import read_acceptance
 
     desktop = Desktop(desk, by)
-    half = public_half_for(desktop, name, public)
-    certificate, until_s = issue(desktop, half, roles=roles, days=days)
+    if accepted is not None and roles is None:
+        agreed = read_acceptance(accepted)
+    elif roles is not None and accepted is None:
+        agreed = accepted_here(desktop, name, roles=roles, days=days)
+    else:
+        raise typer.BadParameter("give either the roles of a key of this home, or an accepted offer")
+    certificate = agreed.read(desktop.authority().certificate)
     with desktop.seat(desktop.member()) as seat:
-        done = seat.submit(EnrolStaff(certificate=certificate, hpke_key=half.hpke_key))
+        done = seat.submit(agreed.message())
+    desktop.keys.note(name, certificate.party)
+    data = {
+        "name": name,
+        "party": certificate.party.hex(),
+        "roles": names(Role, certificate.roles),
+        "valid_until_s": certificate.until_s,
+        **done.data(),
+    }
+    said = f"enrolled {name} as {', '.join(names(Role, certificate.roles))} until {moment(certificate.until_s)} UTC"
+    return Report(data=data, show=lines(said, f"party {certificate.party.hex()}", done.text()))
+
+
+@command(app, "offer")
+def offer(
+    desk: Desk,
+    *,
+    name: Annotated[str, typer.Argument(help="The name to note the key under in this home.")],
+    public: Annotated[Path, typer.Option("--public", metavar="FILE", help="The public half of the key.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the offer.")],
+    roles: RolesOption,
+    days: ValidOption = 365,
+    by: ByOrganisation,
+) -> Report:
+    """Issue a certificate for a key made elsewhere, to be accepted by its holder.
+
+    Nothing is on the ledger yet: the holder accepts with `carechain keys accept`, and `carechain staff enrol
+    --accepted` enrols the key.
+    """
+    from carechain.cli.acting import Desktop
+    from carechain.cli.certifying import issue, offer_of
+    from carechain.cli.public_key import read_public, write_public
+
+    desktop = Desktop(desk, by)
+    half = read_public(public)
+    certificate, until_s = issue(desktop, half, roles=roles, days=days)
+    write_public(out, offer_of(desktop, certificate))
     desktop.keys.note(name, half.party)
     data = {
         "name": name,
         "party": half.party.hex(),
         "roles": names(Role, roles),
         "valid_until_s": until_s,
-        **done.data(),
+        "file": str(out),
     }
-    said = f"enrolled {name} as {', '.join(names(Role, roles))} until {moment(until_s)} UTC"
-    return Report(data=data, show=lines(said, f"party {half.party.hex()}", done.text()))
+    said = f"an offer for {name} as {', '.join(names(Role, roles))} until {moment(until_s)} UTC: {out}"
+    return Report(data=data, show=lines(said, "next: its holder runs `carechain keys accept`"))
 
 
 @command(app, "renew")
@@ -69,7 +111,7 @@ def renew(
     by: ByOrganisation,
 ) -> Report:
     """Give an enrolled key a new certificate: a new end, other roles, or rights that had lapsed."""
-    from carechain.chain.queries import OfParty
+    from carechain.chain.questions import OfParty
     from carechain.cli.acting import Desktop, KnownParty
     from carechain.cli.certifying import issue
     from carechain.cli.public_key import PublicHalf
@@ -111,13 +153,13 @@ def dismiss(
 @command(app, "list")
 def list_staff(desk: Desk, *, by: ByOrganisation) -> Report:
     """List the organisation's staff as the ledger has it, leavers included."""
-    from carechain.chain.queries import OfOrganisation, StaffLine
+    from carechain.chain.questions import StaffLine, StaffPage
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
     actor = desktop.member()
     with desktop.seat(actor) as seat:
-        found = seat.rows("membership.staff", StaffLine, OfOrganisation(actor.organisation))
+        found = seat.rows("membership.staff", StaffLine, StaffPage(actor.organisation))
     rows = [
         {
             "name": _local_name(desktop, one.id),

@@ -162,6 +162,9 @@ DaysOption = Annotated[int, typer.Option("--days", min=1, max=36_500, help="How 
 RolesOption = Annotated[
     int, typer.Option("--roles", parser=roles, metavar="LIST", help="Roles of the certificate, by comma.")
 ]
+SomeRolesOption = Annotated[
+    int | None, typer.Option("--roles", parser=roles, metavar="LIST", help="Roles of the certificate, by comma.")
+]
 
 
 def typed(text: str) -> Any:  # noqa: ANN401 - stands for whatever the option's parser makes of it

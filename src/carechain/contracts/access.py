@@ -21,7 +21,7 @@ from carechain.core.message import Event, Message, Row
 from carechain.core.party import HpkeKey, Party
 from carechain.core.rejection import RejectionCode, present, require
 from carechain.core.scope import Scope
-from carechain.core.vocabulary import Action, PartyKind, Purpose, Role, in_mask, mask
+from carechain.core.vocabulary import Action, PartyKind, Power, Purpose, Role, in_mask, mask
 from carechain.state.overlay import Overlay
 from carechain.state.table import TableSpec
 
@@ -36,9 +36,16 @@ class AccessCode(RejectionCode):
     TICKET_NOT_FOUND = 603, "No such ticket."
     TICKET_REFUSED = 604, "This ticket was refused; there is nothing to release or revoke."
     TICKET_ENDED = 605, "This ticket has expired or was revoked."
-    SENDER_MAY_NOT_REVOKE = 606, "Only the patient, a representative or the requester may revoke a ticket."
+    SENDER_MAY_NOT_REVOKE = (
+        606,
+        "Only the patient, a representative who may revoke, or the requester may revoke a ticket.",
+    )
     SENDER_NOT_CUSTODIAN = 607, "Only the custodian of the records may report what it released."
     NOTHING_RELEASED = 608, "A report counts at least one record."
+    ASKED_IN_VAIN_TODAY = (
+        609,
+        "Your key is not live, and today's attempt is in the log already. Ask your organisation to enrol or renew you.",
+    )
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -146,6 +153,12 @@ class LogHead(Row, frozen=True):
     running: Hash
 
 
+class AttemptRow(Row, frozen=True):
+    """The last day, in days since 1970, on which a signer that is not live got a refused ticket."""
+
+    day: U32
+
+
 TICKETS: Final = TableSpec(name="access.tickets", prefix=0x50, key=(32,), row=TicketRow, note="ticket → decision")
 LOG: Final = TableSpec(
     name="access.log", prefix=0x51, key=(32, 4), row=LogRow, note="pseudonym, line number from 0 → log line"
@@ -153,18 +166,27 @@ LOG: Final = TableSpec(
 LOG_HEADS: Final = TableSpec(
     name="access.log_heads", prefix=0x52, key=(32,), row=LogHead, note="pseudonym → count and running hash"
 )
+ATTEMPTS: Final = TableSpec(
+    name="access.attempts", prefix=0x53, key=(32,), row=AttemptRow, note="signer that is not live → last refused day"
+)
 EMPTY_LOG: Final = LogHead(count=0, running=ZERO_HASH)
 
 
 class AccessTables:
     """The tables of this contract."""
 
-    __slots__ = ("log", "log_heads", "tickets")
+    __slots__ = ("attempts", "log", "log_heads", "tickets")
 
     def __init__(self, state: Overlay) -> None:
+        self.attempts = ATTEMPTS.bind(state)
         self.tickets = TICKETS.bind(state)
         self.log = LOG.bind(state)
         self.log_heads = LOG_HEADS.bind(state)
+
+    def pseudonym_of(self, ticket: bytes) -> bytes | None:
+        """Whose records the ticket is about."""
+        row = self.tickets.get(ticket)
+        return row.pseudonym if row is not None else None
 
 
 class Membership(Protocol):
@@ -193,8 +215,8 @@ class Consent(Protocol):
     ) -> Path | DecisionCode:
         """The path that lets the requester do this, or why there is none."""
 
-    def represents(self, pseudonym: bytes, who: bytes, time_s: int) -> bool:
-        """Whether ``who`` is a live representative of the patient."""
+    def refuses_to_act(self, ctx: Ctx, pseudonym: bytes, power: Power) -> RejectionCode | None:
+        """None for the patient, or for a representative with this power; else why not."""
 
 
 # --- role table (data) ----------------------------------------------------------------------------------
@@ -279,7 +301,11 @@ def still_allowed(membership: Membership, consent: Consent, ticket: TicketRow, t
 def request_access(
     ctx: Ctx, tables: AccessTables, membership: Membership, consent: Consent, msg: RequestAccess
 ) -> None:
-    """Decide a request, write the ticket and the patient's log."""
+    """Decide a request, write the ticket and the patient's log.
+
+    A signer that is not live gets one refused ticket a day, so that the attempt stands in a patient's log; after it
+    nothing is written, or else a key that was revoked could fill the state for ever.
+    """
     patient = present(membership.party(msg.pseudonym), AccessCode.PSEUDONYM_UNKNOWN)
     require(patient.kind is PartyKind.PSEUDONYM, AccessCode.PSEUDONYM_UNKNOWN)
     require(msg.scope.is_well_formed(), AccessCode.SCOPE_MALFORMED)
@@ -293,6 +319,8 @@ def request_access(
         purpose=msg.purpose,
         time_s=ctx.time_s,
     )
+    if outcome is DecisionCode.REQUESTER_NOT_LIVE:
+        _require_first_attempt(ctx, tables)
     allowed = isinstance(outcome, Path)
     ticket = TicketRow(
         requester=ctx.sender,
@@ -336,10 +364,8 @@ def report_release(ctx: Ctx, tables: AccessTables, msg: ReportRelease) -> None:
 def revoke_ticket(ctx: Ctx, tables: AccessTables, consent: Consent, msg: RevokeTicket) -> None:
     """End a live ticket: nothing is served under it from this block on."""
     ticket = present(tables.tickets.get(msg.ticket), AccessCode.TICKET_NOT_FOUND)
-    entitled = ctx.sender in (ticket.pseudonym, ticket.requester) or consent.represents(
-        ticket.pseudonym, ctx.sender, ctx.time_s
-    )
-    require(entitled, AccessCode.SENDER_MAY_NOT_REVOKE)
+    patients_side = consent.refuses_to_act(ctx, ticket.pseudonym, Power.REVOKE) is None
+    require(patients_side or ctx.sender == ticket.requester, AccessCode.SENDER_MAY_NOT_REVOKE)
     require(not ticket.decision, AccessCode.TICKET_REFUSED)
     require(not ticket.revoked_s and ctx.time_s < ticket.expires_s, AccessCode.TICKET_ENDED)
     tables.tickets.put(msg.ticket, row=replace(ticket, revoked_s=ctx.time_s))
@@ -350,6 +376,13 @@ def revoke_ticket(ctx: Ctx, tables: AccessTables, consent: Consent, msg: RevokeT
 def running_hash(previous: bytes, line: LogRow) -> bytes:
     """The next value of a log's running hash. Anyone with the lines can compute it again."""
     return tagged("carechain/access-log/1", previous, encode(line))
+
+
+def _require_first_attempt(ctx: Ctx, tables: AccessTables) -> None:
+    """Note the day, and refuse when it is noted already. One row for a signer, however long it goes on."""
+    last = tables.attempts.get(ctx.sender)
+    require(last is None or last.day < ctx.day, AccessCode.ASKED_IN_VAIN_TODAY)
+    tables.attempts.put(ctx.sender, row=AttemptRow(day=ctx.day))
 
 
 def _line(ctx: Ctx, kind: EntryKind, ticket_id: bytes, ticket: TicketRow) -> LogRow:

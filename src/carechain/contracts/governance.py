@@ -32,6 +32,8 @@ class GovernanceCode(RejectionCode):
     AGREEMENT_UNKNOWN = 708, "There is no such agreement."
     EXPIRY_NOT_IN_FUTURE = 709, "The expiry is not after the ledger's time."
     EXPIRY_TOO_FAR = 710, "An agreement lasts at most ten years."
+    PRODUCER_STAYS = 711, "This organisation produces the blocks and cannot be removed. Found a network without it."
+    AGREEMENT_IN_FORCE = 712, "An agreement is in force between the two. End it before new terms are offered."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -205,8 +207,11 @@ class Membership(Protocol):
     def is_member(self, organisation: bytes) -> bool:
         """Whether the organisation is a member now."""
 
-    def require_admissible(self, new: NewMember) -> None:
-        """Refuse a candidate that could never be admitted."""
+    def is_producer(self, organisation: bytes) -> bool:
+        """Whether the organisation produces blocks."""
+
+    def require_admissible(self, new: NewMember, time_s: int) -> None:
+        """Refuse a candidate that could not be admitted now."""
 
     def admit(self, ctx: Ctx, new: NewMember) -> None:
         """Take an organisation in."""
@@ -235,7 +240,7 @@ def outcome(*, ayes: int, noes: int, members: int, quorum: Quorum) -> Standing:
 
 def propose(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Propose) -> None:
     """Open a vote, with the proposer's organisation in favour."""
-    _require_target(membership, msg.change)
+    _require_target(ctx, membership, msg.change)
     _drop_old(ctx, tables)
     still_open = sum(1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN)
     require(still_open < OPEN_PROPOSALS, GovernanceCode.TOO_MANY_PROPOSALS)
@@ -263,12 +268,17 @@ def vote(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Vote) 
 
 
 def offer_agreement(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: OfferAgreement) -> None:
-    """Offer terms. An offer replaces what stood between the two, so nothing is in force until it is accepted."""
+    """Offer terms. An offer replaces an earlier one that was not accepted, or whose time is over.
+
+    While an agreement is in force there is nothing to offer: reads by the other organisation rest on it, so only
+    :class:`EndAgreement` ends it, with an event that says so.
+    """
     one = ctx.party.organisation
     require(one != msg.other, GovernanceCode.AGREEMENT_WITH_SELF)
     require(membership.is_member(msg.other), GovernanceCode.TARGET_UNKNOWN)
     require(msg.expires_s > ctx.time_s, GovernanceCode.EXPIRY_NOT_IN_FUTURE)
     require(msg.expires_s - ctx.time_s <= AGREEMENT_LIFETIME_S, GovernanceCode.EXPIRY_TOO_FAR)
+    require(not tables.in_force(one, msg.other, ctx.time_s), GovernanceCode.AGREEMENT_IN_FORCE)
     row = AgreementRow(offered_by=one, terms=msg.terms, offered_s=ctx.time_s, expires_s=msg.expires_s)
     tables.agreements.put(*_pair(one, msg.other), row=row)
 
@@ -324,11 +334,14 @@ def _carry_out(ctx: Ctx, membership: Membership, change: Change) -> None:
         membership.certify_registrar(change.member, registrar=change.registrar)
 
 
-def _require_target(membership: Membership, change: Change) -> None:
+def _require_target(ctx: Ctx, membership: Membership, change: Change) -> None:
+    """Refuse what could not be carried out, or would stop the network: its blocks come from producers alone."""
     if isinstance(change, AdmitMember):
-        membership.require_admissible(change.new)
-    else:
-        require(membership.is_member(change.member), GovernanceCode.TARGET_UNKNOWN)
+        membership.require_admissible(change.new, ctx.time_s)
+        return
+    require(membership.is_member(change.member), GovernanceCode.TARGET_UNKNOWN)
+    stays = isinstance(change, RemoveMember) and membership.is_producer(change.member)
+    require(not stays, GovernanceCode.PRODUCER_STAYS)
 
 
 def _pair(one: bytes, other: bytes) -> tuple[bytes, bytes]:

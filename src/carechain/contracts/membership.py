@@ -1,21 +1,22 @@
 """Membership: who belongs to the consortium, in which roles, and since when no longer (ID-1, ID-2, ID-6, ID-9)."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from carechain.contracts.roles import MEMBER_ROLES, roles_fit
+from carechain.core.binding import Signature, enrolment_message
 from carechain.core.certificate import BadCertificate, StaffCertificate, read_authority, read_staff
 from carechain.core.context import Ctx
-from carechain.core.crypto import PUBLIC_KEY_SIZE
+from carechain.core.crypto import PUBLIC_KEY_SIZE, BadSignature, verify
 from carechain.core.ids import U16, U63, PartyId, party_id
-from carechain.core.limits import LAPSE_MAX_DAYS, LAPSE_MIN_DAYS, MEMBERS
+from carechain.core.limits import LAPSE_MAX_DAYS, LAPSE_MIN_DAYS, MEMBERS, QUERY_PAGE_ROWS
 from carechain.core.message import Event, Message, Row
 from carechain.core.organisation import Certificate, MemberName, NewMember
 from carechain.core.party import HpkeKey, Party
 from carechain.core.rejection import Rejected, RejectionCode, present, require
-from carechain.core.vocabulary import OrganisationKind, PartyKind, Role, mask, subset
+from carechain.core.vocabulary import OrganisationKind, PartyKind
 from carechain.state.overlay import Overlay
 from carechain.state.table import TableSpec
 
@@ -43,16 +44,25 @@ class MembershipCode(RejectionCode):
     MEMBER_UNKNOWN = 216, "No such member."
     AUTHORITY_INVALID = 217, "The certificate authority's own certificate does not fit the profile."
     MEMBER_KEY_INVALID = 218, "The member's key does not fit its signature suite."
+    AUTHORITY_NOT_YET_VALID = 219, "The certificate authority's own certificate is not valid yet. Wait, or replace it."
+    AUTHORITY_EXPIRED = 220, "The certificate authority's own certificate has expired. Replace the authority first."
+    SENDER_NOT_MEMBER_KEY = 221, "Only the organisation's own key may replace its authority, not its staff."
+    ENROLMENT_PROOF_INVALID = 222, "The new key has not signed this enrolment. Let its holder accept the certificate."
 
 
 # --- messages -------------------------------------------------------------------------------------------
 
 
 class EnrolStaff(Message, frozen=True, tag="membership.enrol_staff"):
-    """Enrol a member of staff by the X.509 certificate that the organisation's own authority issued (ID-1)."""
+    """Enrol a member of staff by the X.509 certificate that the organisation's own authority issued (ID-1).
+
+    ``proof`` is the new key's own signature over :func:`~carechain.core.binding.enrolment_message`: nobody else can
+    enrol a key and so keep its holder off the ledger.
+    """
 
     certificate: Certificate
     hpke_key: HpkeKey
+    proof: Signature
 
 
 class RenewStaff(Message, frozen=True, tag="membership.renew_staff"):
@@ -73,6 +83,15 @@ class SetLapse(Message, frozen=True, tag="membership.set_lapse"):
     days: U16
 
 
+class ReplaceAuthority(Message, frozen=True, tag="membership.replace_authority"):
+    """Name the organisation's new certificate authority: before the old one ends, or when its key is lost (ID-1, ID-9).
+
+    Staff stay until the end of their own certificates; from now on only the new authority enrols and renews.
+    """
+
+    certificate: Certificate
+
+
 # --- events ---------------------------------------------------------------------------------------------
 
 
@@ -84,6 +103,12 @@ class MemberAdmitted(Event, frozen=True, tag="membership.member_admitted"):
 
 class MemberRemoved(Event, frozen=True, tag="membership.member_removed"):
     """An organisation was removed; its staff lost their rights with it."""
+
+    member: PartyId
+
+
+class MemberAuthorityReplaced(Event, frozen=True, tag="membership.member_authority_replaced"):
+    """An organisation's staff is certified by another authority from now on."""
 
     member: PartyId
 
@@ -115,7 +140,10 @@ class StaffDismissed(Event, frozen=True, tag="membership.staff_dismissed"):
 
 
 class MemberRow(Row, frozen=True):
-    """An organisation of the consortium. ``removed_s`` is 0 while it is a member."""
+    """An organisation of the consortium. ``removed_s`` is 0 while it is a member.
+
+    ``producer`` is set by the genesis alone: a block producer cannot be removed by vote.
+    """
 
     kind: OrganisationKind
     name: MemberName
@@ -123,6 +151,7 @@ class MemberRow(Row, frozen=True):
     lapse_days: U16
     admitted_s: U63
     removed_s: U63 = 0
+    producer: bool = False
 
 
 class AuthorityRow(Row, frozen=True):
@@ -198,13 +227,18 @@ class MembershipTables:
         """Whether the organisation is a member now."""
         return self.kind_of(organisation) is not None
 
+    def is_producer(self, organisation: bytes) -> bool:
+        """Whether the genesis names the organisation as a block producer."""
+        member = self.members.get(organisation)
+        return member is not None and member.producer
+
     def admit(self, ctx: Ctx, new: NewMember) -> None:
         """Take an organisation in: called by governance once the vote has passed (ID-5)."""
         ctx.emit(MemberAdmitted(member=_add_member(self, new, ctx.time_s)))
 
-    def require_admissible(self, new: NewMember) -> None:
-        """Refuse a candidate that could never be admitted, before anyone votes on it."""
-        _require_admissible(self, new)
+    def require_admissible(self, new: NewMember, time_s: int) -> None:
+        """Refuse a candidate that could not be admitted now, before anyone votes on it."""
+        _require_admissible(self, new, time_s)
 
     def remove(self, ctx: Ctx, organisation: bytes) -> None:
         """Put an organisation out: called by governance once the vote has passed (ID-5)."""
@@ -221,166 +255,6 @@ class MembershipTables:
             if not row.removed_s:
                 yield organisation, row
 
-
-# --- role table (data) ----------------------------------------------------------------------------------
-
-
-class Rights(Struct, frozen=True, kw_only=True):
-    """What a role may send and ask. Deny by default: what is not listed is refused."""
-
-    messages: tuple[str, ...]
-    queries: tuple[str, ...]
-    kinds: tuple[OrganisationKind, ...] = ()
-    """The organisation kinds whose staff may hold the role; empty for roles that are not staff."""
-
-
-_OWN_RECORD: Final = (
-    "access.request",
-    "access.revoke_ticket",
-    "consent.answer",
-    "consent.drop_rule",
-    "consent.extend",
-    "consent.grant",
-    "consent.narrow",
-    "consent.revoke",
-    "consent.set_rule",
-)
-_OWN_QUERIES: Final = (
-    "access.log",
-    "access.log_head",
-    "access.may_read",
-    "access.ticket",
-    "consent.grants",
-    "consent.inbox",
-    "consent.representatives",
-    "consent.rules",
-    "consent.who_can_see",
-    "membership.member",
-    "membership.members",
-    "membership.party",
-    "records.anchor",
-    "records.history",
-    "records.timeline",
-)
-_REQUESTER: Final = (
-    "access.request",
-    "access.revoke_ticket",
-    "consent.ask",
-    "consent.renounce",
-    "consent.withdraw",
-)
-_CLINICIAN_MESSAGES: Final = (
-    *_REQUESTER,
-    "consent.extend",
-    "consent.grant",
-    "consent.narrow",
-    "consent.revoke",
-    "records.anchor",
-)
-_STAFF_QUERIES: Final = (
-    "access.may_read",
-    "access.ticket",
-    "consent.granted_to",
-    "membership.member",
-    "membership.members",
-    "membership.party",
-    "records.anchor",
-    "records.history",
-    "records.timeline",
-)
-_HOSPITAL: Final = OrganisationKind.HOSPITAL
-_INSURER: Final = OrganisationKind.INSURER
-_GOVERNMENT: Final = OrganisationKind.GOVERNMENT
-
-ROLES: Final[dict[Role, Rights]] = {
-    Role.PATIENT: Rights(
-        messages=(
-            *_OWN_RECORD,
-            "consent.appoint",
-            "consent.dismiss",
-            "records.anchor",
-            "relationships.leave",
-            "relationships.put_summary",
-        ),
-        queries=(*_OWN_QUERIES, "relationships.summary"),
-    ),
-    Role.FAMILY_MEMBER: Rights(messages=_OWN_RECORD, queries=_OWN_QUERIES),
-    Role.DOCTOR: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL, _GOVERNMENT)),
-    Role.NURSE: Rights(messages=_CLINICIAN_MESSAGES, queries=_STAFF_QUERIES, kinds=(_HOSPITAL,)),
-    Role.LAB_TECHNICIAN: Rights(
-        messages=(*_REQUESTER, "records.anchor"),
-        queries=_STAFF_QUERIES,
-        kinds=(_HOSPITAL,),
-    ),
-    Role.INSURANCE_AUDITOR: Rights(
-        messages=_REQUESTER,
-        queries=_STAFF_QUERIES,
-        kinds=(_INSURER,),
-    ),
-    Role.REGULATOR: Rights(
-        messages=("access.request", "access.revoke_ticket"),
-        queries=(*_STAFF_QUERIES, "access.log", "access.log_head", "governance.agreements", "governance.proposals"),
-        kinds=(_GOVERNMENT,),
-    ),
-    Role.RESEARCHER: Rights(
-        messages=_REQUESTER,
-        queries=_STAFF_QUERIES,
-        kinds=(_GOVERNMENT, _HOSPITAL),
-    ),
-    Role.EMERGENCY_RESPONDER: Rights(
-        messages=_REQUESTER,
-        queries=_STAFF_QUERIES,
-        kinds=(_GOVERNMENT, _HOSPITAL),
-    ),
-    Role.ORGANISATION_ADMIN: Rights(
-        messages=(
-            "access.report",
-            "consent.renounce",
-            "governance.accept_agreement",
-            "governance.end_agreement",
-            "governance.offer_agreement",
-            "membership.dismiss_staff",
-            "membership.enrol_staff",
-            "membership.renew_staff",
-            "membership.set_lapse",
-            "relationships.bind",
-        ),
-        queries=(
-            *_STAFF_QUERIES,
-            "access.log",
-            "access.log_head",
-            "governance.agreements",
-            "governance.proposals",
-            "membership.staff",
-            "relationships.patients",
-        ),
-        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
-    ),
-    Role.CONSORTIUM_ADMIN: Rights(
-        messages=("governance.propose", "governance.vote"),
-        queries=("governance.agreements", "governance.proposals", "membership.member", "membership.members"),
-        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
-    ),
-    Role.REGISTRAR: Rights(
-        messages=("relationships.bind",),
-        queries=("membership.member", "membership.members", "membership.party", "relationships.patients"),
-        kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
-    ),
-}
-
-ROLE_MESSAGES: Final = {role: rights.messages for role, rights in ROLES.items()}
-ROLE_QUERIES: Final = {role: rights.queries for role, rights in ROLES.items()}
-MEMBER_ROLES: Final = mask(Role.ORGANISATION_ADMIN, Role.CONSORTIUM_ADMIN)
-"""An organisation's own key administers it and speaks for it in the consortium."""
-
-_SENDERS: Final[dict[str, int]] = {
-    tag: mask(*(role for role in ROLES if tag in ROLES[role].messages))
-    for tag in sorted({tag for rights in ROLES.values() for tag in rights.messages})
-}
-_ASKERS: Final[dict[str, int]] = {
-    name: mask(*(role for role in ROLES if name in ROLES[role].queries))
-    for name in sorted({name for rights in ROLES.values() for name in rights.queries})
-}
 
 # --- predicates -----------------------------------------------------------------------------------------
 
@@ -407,19 +281,19 @@ def standing(tables: MembershipTables, party: Party, time_s: int) -> MembershipC
     return None
 
 
-def may_send(party: Party, tag: str) -> bool:
-    """The second check: whether one of the party's roles lists this message."""
-    return bool(party.roles & _SENDERS.get(tag, 0))
-
-
-def may_ask(party: Party, query: str) -> bool:
-    """The second check for queries."""
-    return bool(party.roles & _ASKERS.get(query, 0))
-
-
-def roles_fit(kind: OrganisationKind, roles: int) -> bool:
-    """Whether staff of an organisation of this kind may hold all of ``roles``."""
-    return roles > 0 and subset(roles, mask(*(role for role, rights in ROLES.items() if kind in rights.kinds)))
+def enrolment_proof_holds(ctx: Ctx, certificate: StaffCertificate, msg: EnrolStaff) -> bool:
+    """Whether the new key signed exactly this enrolment."""
+    wanted = enrolment_message(
+        chain_id=ctx.chain_id,
+        organisation=certificate.organisation,
+        certificate=msg.certificate,
+        hpke_key=msg.hpke_key,
+    )
+    try:
+        verify(suite=certificate.suite, public_key=certificate.public_key, signature=msg.proof, message=wanted)
+    except BadSignature:
+        return False
+    return True
 
 
 # --- handlers -------------------------------------------------------------------------------------------
@@ -438,6 +312,7 @@ def enrol_staff(ctx: Ctx, tables: MembershipTables, msg: EnrolStaff) -> None:
     require(roles_fit(member.kind, certificate.roles), MembershipCode.ROLE_NOT_FOR_THIS_KIND)
     party = party_id(certificate.suite, certificate.public_key)
     require(not tables.parties.has(party), MembershipCode.PARTY_EXISTS)
+    require(enrolment_proof_holds(ctx, certificate, msg), MembershipCode.ENROLMENT_PROOF_INVALID)
     tables.parties.put(
         party,
         row=Party(
@@ -448,7 +323,7 @@ def enrol_staff(ctx: Ctx, tables: MembershipTables, msg: EnrolStaff) -> None:
             organisation=organisation,
             roles=certificate.roles,
             valid_from_s=certificate.not_before_s,
-            valid_until_s=certificate.not_after_s,
+            valid_until_s=certificate.until_s,
             last_used_day=ctx.day,
         ),
     )
@@ -469,7 +344,7 @@ def renew_staff(ctx: Ctx, tables: MembershipTables, msg: RenewStaff) -> None:
             row,
             roles=certificate.roles,
             valid_from_s=certificate.not_before_s,
-            valid_until_s=certificate.not_after_s,
+            valid_until_s=certificate.until_s,
             last_used_day=ctx.day,
         ),
     )
@@ -491,6 +366,15 @@ def set_lapse(ctx: Ctx, tables: MembershipTables, msg: SetLapse) -> None:
     organisation, member = _own_member(ctx, tables)
     require(LAPSE_MIN_DAYS <= msg.days <= LAPSE_MAX_DAYS, MembershipCode.LAPSE_OUT_OF_RANGE)
     tables.members.put(organisation, row=replace(member, lapse_days=msg.days))
+
+
+def replace_authority(ctx: Ctx, tables: MembershipTables, msg: ReplaceAuthority) -> None:
+    """Put another authority in the old one's place. Its own key must say so: staff are what the authority makes."""
+    organisation, _ = _own_member(ctx, tables)
+    _require_authority(msg.certificate, organisation, ctx.time_s)
+    require(ctx.sender == organisation, MembershipCode.SENDER_NOT_MEMBER_KEY)
+    tables.authorities.put(organisation, row=AuthorityRow(certificate=msg.certificate))
+    ctx.emit(MemberAuthorityReplaced(member=organisation))
 
 
 def _live_member(tables: MembershipTables, organisation: bytes) -> MemberRow:
@@ -515,8 +399,20 @@ def _read_certificate(ctx: Ctx, tables: MembershipTables, organisation: bytes, d
     named = certificate.party == party_id(certificate.suite, certificate.public_key)
     require(named and certificate.organisation == organisation, MembershipCode.CERTIFICATE_INVALID)
     require(ctx.time_s >= certificate.not_before_s, MembershipCode.CERTIFICATE_NOT_YET_VALID)
-    require(ctx.time_s < certificate.not_after_s, MembershipCode.CERTIFICATE_EXPIRED)
+    require(ctx.time_s < certificate.until_s, MembershipCode.CERTIFICATE_EXPIRED)
+    _require_authority(authority.certificate, organisation, ctx.time_s)
     return certificate
+
+
+def _require_authority(der: bytes, organisation: bytes, time_s: int) -> None:
+    """Refuse an authority that is not the organisation's own, or not valid now."""
+    try:
+        authority = read_authority(der)
+    except BadCertificate:
+        raise Rejected(MembershipCode.AUTHORITY_INVALID) from None
+    require(authority.organisation == organisation, MembershipCode.AUTHORITY_INVALID)
+    require(time_s >= authority.not_before_s, MembershipCode.AUTHORITY_NOT_YET_VALID)
+    require(time_s < authority.until_s, MembershipCode.AUTHORITY_EXPIRED)
 
 
 def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) -> Party:
@@ -526,21 +422,17 @@ def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) ->
     return row
 
 
-def _require_admissible(tables: MembershipTables, new: NewMember) -> bytes:
+def _require_admissible(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
     require(PUBLIC_KEY_SIZE.get(new.suite) == len(new.public_key), MembershipCode.MEMBER_KEY_INVALID)
     organisation = party_id(new.suite, new.public_key)
     require(not tables.parties.has(organisation), MembershipCode.MEMBER_EXISTS)
     require(sum(1 for _ in tables.live_members()) < MEMBERS, MembershipCode.TOO_MANY_MEMBERS)
-    try:
-        authority = read_authority(new.authority)
-    except BadCertificate:
-        raise Rejected(MembershipCode.AUTHORITY_INVALID) from None
-    require(authority.organisation == organisation, MembershipCode.AUTHORITY_INVALID)
+    _require_authority(new.authority, organisation, time_s)
     return organisation
 
 
-def _add_member(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
-    organisation = _require_admissible(tables, new)
+def _add_member(tables: MembershipTables, new: NewMember, time_s: int, producers: Collection[bytes] = ()) -> bytes:
+    organisation = _require_admissible(tables, new, time_s)
     tables.members.put(
         organisation,
         row=MemberRow(
@@ -549,6 +441,7 @@ def _add_member(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
             registrar=new.registrar,
             lapse_days=new.lapse_days,
             admitted_s=time_s,
+            producer=organisation in producers,
         ),
     )
     tables.authorities.put(organisation, row=AuthorityRow(certificate=new.authority))
@@ -578,6 +471,8 @@ def check_state(tables: MembershipTables) -> list[str]:
             broken.append(f"member {organisation.hex()} lacks its authority or its key")
         if member.removed_s and member.removed_s < member.admitted_s:
             broken.append(f"member {organisation.hex()} was removed before it was admitted")
+        if member.producer and member.removed_s:
+            broken.append(f"member {organisation.hex()} produces blocks and was removed")
     for (organisation, party), line in tables.staff.scan():
         row = tables.parties.get(party)
         if row is None or row.organisation != organisation or row.kind is not PartyKind.STAFF:
@@ -590,18 +485,23 @@ def check_state(tables: MembershipTables) -> list[str]:
 # --- genesis --------------------------------------------------------------------------------------------
 
 
-def genesis(tables: MembershipTables, members: tuple[NewMember, ...], time_s: int) -> None:
-    """The founding members."""
+def genesis(
+    tables: MembershipTables, members: tuple[NewMember, ...], producers: tuple[bytes, ...], time_s: int
+) -> None:
+    """The founding members, and which of them produce the blocks."""
     for new in members:
-        _add_member(tables, new, time_s)
+        _add_member(tables, new, time_s, producers)
 
 
 # --- queries --------------------------------------------------------------------------------------------
 
 
-def staff_of(tables: MembershipTables, organisation: bytes) -> Iterator[tuple[bytes, StaffRow, Party]]:
-    """The organisation's staff list with each person's key, roles and validity (ID-6)."""
-    for (_, party), line in tables.staff.scan(organisation):
+def staff_of(
+    tables: MembershipTables, organisation: bytes, after: bytes | None = None
+) -> Iterator[tuple[bytes, StaffRow, Party]]:
+    """A page of the organisation's staff list with each person's key, roles and validity (ID-6)."""
+    start = None if after is None else (organisation, after)
+    for (_, party), line in tables.staff.scan(organisation, after=start, limit=QUERY_PAGE_ROWS):
         row = tables.parties.get(party)
         if row is not None:
             yield party, line, row

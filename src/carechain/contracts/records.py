@@ -33,6 +33,10 @@ class RecordsCode(RejectionCode):
     VERSION_NOT_NEXT = 505, "A record's versions are numbered from 1 without gaps. Read the latest and try again."
     CATEGORY_CHANGED = 506, "A new version keeps its record's category. Anchor a new record instead."
     RESOURCE_COUNT = 507, "A record holds 1 to 65536 resources."
+    WRITTEN_BY_THE_OTHER_SIDE = (
+        508,
+        "The patient continues the patient's own records and the organisation its own. Anchor a new record instead.",
+    )
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -41,8 +45,8 @@ class RecordsCode(RejectionCode):
 class Anchor(Message, frozen=True, tag="records.anchor"):
     """Commit to one version of a record: the Merkle root of its salted resource hashes (RFC 6962 tree).
 
-    ``day`` is the clinical day. ``locator`` is the custodian's own sealed pointer, opaque to everyone else; it
-    also pads anchors to one size, so that a transaction's length says nothing (LED-15).
+    ``day`` is the clinical day. ``locator`` is the custodian's own, opaque to everyone else: a sealed pointer, or
+    random bytes. A custodian fills it so that all its anchors have one size, which then says nothing (LED-15).
     """
 
     pseudonym: PartyId
@@ -71,7 +75,10 @@ class Anchored(Event, frozen=True, tag="records.anchored"):
 
 
 class AnchorRow(Row, frozen=True):
-    """One version of a record. Its custodian is the organisation of the pseudonym."""
+    """One version of a record. Its custodian is the organisation of the pseudonym.
+
+    ``sole_author`` says that the author wrote every version up to this one, so nobody has to read them all.
+    """
 
     root: Hash
     resources: U32
@@ -80,6 +87,7 @@ class AnchorRow(Row, frozen=True):
     day: Day
     author: PartyId
     anchored_s: U63
+    sole_author: bool = False
 
 
 ANCHORS: Final = TableSpec(
@@ -96,9 +104,12 @@ class RecordsTables:
         self.anchors = ANCHORS.bind(state)
 
     def author_of(self, pseudonym: bytes, record: bytes) -> bytes | None:
-        """Who wrote the record's latest version."""
-        found = latest(self, pseudonym, record)
-        return found[1].author if found else None
+        """Who wrote both the record's first and its latest version; None where two parties did.
+
+        Whoever only corrected a record does not speak for what somebody else had written in it.
+        """
+        first, found = self.anchors.get(pseudonym, record, 1), latest(self, pseudonym, record)
+        return found[1].author if found and first and found[1].author == first.author else None
 
 
 class Membership(Protocol):
@@ -120,17 +131,16 @@ class Consent(Protocol):
 
     def may_write(
         self,
+        ctx: Ctx,
         *,
         pseudonym: bytes,
-        author: bytes,
-        party: Party,
         category: int,
         sensitivity: int,
         day: int,
         record: bytes,
-        time_s: int,
+        replacing: bool,
     ) -> bool:
-        """Whether the author may add this record."""
+        """Whether the sender may add this record, or with ``replacing`` put a version over somebody else's."""
 
 
 # --- predicates -----------------------------------------------------------------------------------------
@@ -171,22 +181,26 @@ def anchor(
     own = ctx.sender == msg.pseudonym
     require(own or ctx.party.organisation == patient.organisation, RecordsCode.NOT_THE_CUSTODIAN)
     require(relationships.is_open(msg.pseudonym), RecordsCode.RELATION_CLOSED)
-    allowed = consent.may_write(
-        pseudonym=msg.pseudonym,
-        author=ctx.sender,
-        party=ctx.party,
-        category=msg.category,
-        sensitivity=msg.sensitivity,
-        day=msg.day,
-        record=msg.record,
-        time_s=ctx.time_s,
-    )
-    require(allowed, RecordsCode.WRITE_NOT_AUTHORISED)
     previous = tables.anchors.get(msg.pseudonym, msg.record, msg.version - 1) if msg.version > 1 else None
+    sole_author = previous is None or (previous.sole_author and previous.author == ctx.sender)
+    # A new version takes the place of the old one, so it is judged as what it says and as what it replaces.
+    for judged in (msg,) if previous is None else (msg, previous):
+        allowed = consent.may_write(
+            ctx,
+            pseudonym=msg.pseudonym,
+            category=judged.category,
+            sensitivity=judged.sensitivity,
+            day=judged.day,
+            record=msg.record,
+            replacing=not sole_author,
+        )
+        require(allowed, RecordsCode.WRITE_NOT_AUTHORISED)
     fresh = 1 <= msg.version <= RECORD_VERSIONS and not tables.anchors.has(msg.pseudonym, msg.record, msg.version)
     require(fresh and (previous is not None or msg.version == 1), RecordsCode.VERSION_NOT_NEXT)
     require(previous is None or previous.category is msg.category, RecordsCode.CATEGORY_CHANGED)
     require(1 <= msg.resources <= RESOURCES_PER_RECORD, RecordsCode.RESOURCE_COUNT)
+    same_side = previous is None or (previous.author == msg.pseudonym) == own
+    require(same_side, RecordsCode.WRITTEN_BY_THE_OTHER_SIDE)
     row = AnchorRow(
         root=msg.root,
         resources=msg.resources,
@@ -195,6 +209,7 @@ def anchor(
         day=msg.day,
         author=ctx.sender,
         anchored_s=ctx.time_s,
+        sole_author=sole_author,
     )
     tables.anchors.put(msg.pseudonym, msg.record, msg.version, row=row)
     ctx.emit(Anchored(pseudonym=msg.pseudonym, record=msg.record, version=msg.version))
@@ -204,13 +219,19 @@ def anchor(
 
 
 def check_state(tables: RecordsTables, membership: Membership) -> list[str]:
-    """Versions are numbered from 1 without gaps, and every anchor belongs to a pseudonym."""
+    """Versions are numbered from 1 without gaps and written by one side; every anchor belongs to a pseudonym."""
     broken: list[str] = []
     expected = (b"", b"", 0)
-    for (pseudonym, record, version), _ in tables.anchors.scan():
+    authors: set[bytes] = set()
+    for (pseudonym, record, version), row in tables.anchors.scan():
         following = expected[2] + 1 if expected[:2] == (pseudonym, record) else 1
         if version != following:
             broken.append(f"record {record.hex()} jumps to version {version}")
+        authors = {row.author} if version == 1 else authors | {row.author}
+        if row.sole_author != (len(authors) == 1):
+            broken.append(f"record {record.hex()} miscounts its authors at version {version}")
+        if pseudonym in authors and len(authors) > 1:
+            broken.append(f"record {record.hex()} was written by both sides")
         party = membership.party(pseudonym)
         if party is None or party.kind is not PartyKind.PSEUDONYM:
             broken.append(f"record {record.hex()} belongs to nobody")
@@ -230,7 +251,10 @@ def timeline(
         yield record, version, row
 
 
-def history(tables: RecordsTables, pseudonym: bytes, record: bytes) -> Iterator[tuple[int, AnchorRow]]:
-    """Every version of one record, oldest first (REC-5)."""
-    for (_, _, version), row in tables.anchors.scan(pseudonym, record, limit=QUERY_PAGE_ROWS):
+def history(
+    tables: RecordsTables, pseudonym: bytes, record: bytes, after: int | None = None
+) -> Iterator[tuple[int, AnchorRow]]:
+    """A page of one record's versions, oldest first (REC-5)."""
+    start = None if after is None else (pseudonym, record, after)
+    for (_, _, version), row in tables.anchors.scan(pseudonym, record, after=start, limit=QUERY_PAGE_ROWS):
         yield version, row

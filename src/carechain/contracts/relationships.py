@@ -10,11 +10,11 @@ from typing import Annotated, Final, Protocol
 from msgspec import Meta
 from msgspec.structs import replace
 
-from carechain.core.binding import binding_message
+from carechain.core.binding import Signature, binding_message
 from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature, verify
-from carechain.core.ids import U8, U63, Hash, PartyId, party_id
-from carechain.core.limits import SIGNATURE_SIZE, SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES
+from carechain.core.ids import U8, U32, U63, Hash, PartyId, party_id
+from carechain.core.limits import QUERY_PAGE_ROWS, SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES
 from carechain.core.message import Event, Message, Row
 from carechain.core.party import HpkeKey, Party, PublicKey
 from carechain.core.rejection import RejectionCode, present, require
@@ -36,18 +36,22 @@ class RelationshipsCode(RejectionCode):
     SUMMARY_SIZE = 306, "A sealed summary is padded to a multiple of 1 KiB and at most 16 KiB."
     RELATION_CLOSED = 307, "The relationship has been closed by the patient."
     RELATION_UNKNOWN = 308, "No such relationship."
+    PROOF_USED = (
+        309,
+        "The proof has another number than this relationship asks for. Read its number and sign a new one.",
+    )
 
 
 # --- messages -------------------------------------------------------------------------------------------
 
-Signature = Annotated[bytes, Meta(min_length=SIGNATURE_SIZE, max_length=SIGNATURE_SIZE)]
 SealedSummary = Annotated[bytes, Meta(min_length=1, max_length=SUMMARY_SIZE_BYTES)]
 
 
 class Bind(Message, frozen=True, tag="relationships.bind"):
     """Bind an existing id to a pseudonym: sent by the registrar, proved by the patient's wallet.
 
-    ``id_hash`` is keyed with a secret of this registrar (HMAC-SHA256), so the same id elsewhere differs.
+    ``id_hash`` is keyed with a secret of this registrar (HMAC-SHA256), so the same id elsewhere differs. ``number`` is
+    the relation's ``proofs_used``, 0 where there is no relation yet: a proof opens a relation once.
     """
 
     id_hash: Hash
@@ -55,6 +59,7 @@ class Bind(Message, frozen=True, tag="relationships.bind"):
     public_key: PublicKey
     hpke_key: HpkeKey
     proof: Signature
+    number: U32 = 0
 
 
 class PutSummary(Message, frozen=True, tag="relationships.put_summary"):
@@ -103,10 +108,15 @@ class BindingRow(Row, frozen=True):
 
 
 class RelationRow(Row, frozen=True):
-    """From the pseudonym back to its binding. ``left_s`` is 0 while the relationship is open."""
+    """From the pseudonym back to its binding. ``left_s`` is 0 while the relationship is open.
+
+    ``proofs_used`` counts the bindings made, and the next proof carries it. So a registrar that keeps a proof cannot
+    use it again after the patient has left.
+    """
 
     id_hash: Hash
     left_s: U63 = 0
+    proofs_used: U32 = 1
 
 
 class SummaryRow(Row, frozen=True):
@@ -142,6 +152,11 @@ class RelationshipsTables:
         relation = self.relations.get(pseudonym)
         return relation is not None and not relation.left_s
 
+    def proofs_used(self, pseudonym: bytes) -> int:
+        """How many binding proofs of the pseudonym were used: the number of the next one."""
+        relation = self.relations.get(pseudonym)
+        return relation.proofs_used if relation is not None else 0
+
 
 class Membership(Protocol):
     """What this contract needs from membership."""
@@ -168,6 +183,7 @@ def proof_holds(ctx: Ctx, organisation: bytes, msg: Bind) -> bool:
         suite=msg.suite,
         public_key=msg.public_key,
         hpke_key=msg.hpke_key,
+        number=msg.number,
     )
     try:
         verify(suite=msg.suite, public_key=msg.public_key, signature=msg.proof, message=wanted)
@@ -186,16 +202,20 @@ def bind(ctx: Ctx, tables: RelationshipsTables, membership: Membership, msg: Bin
     require(proof_holds(ctx, organisation, msg), RelationshipsCode.PROOF_INVALID)
     pseudonym = party_id(msg.suite, msg.public_key)
     binding = tables.bindings.get(organisation, msg.id_hash)
+    used = tables.proofs_used(pseudonym)
+    opened = RelationRow(id_hash=msg.id_hash, proofs_used=used + 1)
     if binding is not None:
         same_patient = binding.pseudonym == pseudonym and not tables.is_open(pseudonym)
         require(same_patient, RelationshipsCode.ID_ALREADY_BOUND)
-        tables.relations.put(pseudonym, row=RelationRow(id_hash=msg.id_hash))
+        require(msg.number == used, RelationshipsCode.PROOF_USED)
+        tables.relations.put(pseudonym, row=opened)
         known = present(membership.party(pseudonym), RelationshipsCode.RELATION_UNKNOWN)
         membership.put_party(pseudonym, replace(known, hpke_key=msg.hpke_key))
     else:
         require(membership.party(pseudonym) is None, RelationshipsCode.PSEUDONYM_EXISTS)
+        require(msg.number == used, RelationshipsCode.PROOF_USED)
         tables.bindings.put(organisation, msg.id_hash, row=BindingRow(pseudonym=pseudonym, bound_s=ctx.time_s))
-        tables.relations.put(pseudonym, row=RelationRow(id_hash=msg.id_hash))
+        tables.relations.put(pseudonym, row=opened)
         membership.put_party(
             pseudonym,
             Party(
@@ -241,17 +261,27 @@ def check_state(tables: RelationshipsTables, membership: Membership) -> list[str
         relation = tables.relations.get(binding.pseudonym)
         if relation is None or relation.id_hash != id_hash:
             broken.append(f"pseudonym {binding.pseudonym.hex()} does not lead back to its binding")
+        elif not relation.proofs_used:
+            broken.append(f"pseudonym {binding.pseudonym.hex()} was bound without a proof")
     return broken
 
 
 # --- queries --------------------------------------------------------------------------------------------
 
 
-def patients_of(tables: RelationshipsTables, organisation: bytes) -> Iterator[tuple[bytes, BindingRow, int]]:
-    """Every pseudonym bound at the organisation in order of id hash, and when it left (0: it has not)."""
-    for (_, id_hash), binding in tables.bindings.scan(organisation):
+def patients_of(
+    tables: RelationshipsTables, organisation: bytes, after: bytes | None = None
+) -> Iterator[tuple[bytes, BindingRow, int]]:
+    """A page of the pseudonyms bound at the organisation by id hash, and when each left (0: it has not)."""
+    start = None if after is None else (organisation, after)
+    for (_, id_hash), binding in tables.bindings.scan(organisation, after=start, limit=QUERY_PAGE_ROWS):
         relation = tables.relations.get(binding.pseudonym)
         yield id_hash, binding, relation.left_s if relation else 0
+
+
+def relation_of(tables: RelationshipsTables, pseudonym: bytes) -> RelationRow | None:
+    """The relationship: whether it is open, and the number of the next binding proof."""
+    return tables.relations.get(pseudonym)
 
 
 def summary_of(tables: RelationshipsTables, pseudonym: bytes) -> SummaryRow | None:

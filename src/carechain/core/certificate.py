@@ -125,12 +125,18 @@ class Authority(Struct, frozen=True, kw_only=True):
     not_after_s: int
     serial: int
 
+    @property
+    def until_s(self) -> int:
+        """The first second after the validity: the ledger names every end by the second that is no longer inside."""
+        return self.not_after_s + 1
+
 
 class StaffCertificate(Struct, frozen=True, kw_only=True):
     """What an organisation says about one of its staff's keys.
 
     ``party`` is the subject's id as written by the organisation: equal to the hash of the key for a first
     certificate, and the older id after a rotation, which is why the caller and not this reader compares them.
+    Times are those of :class:`Authority`: both ends are inside.
     """
 
     party: PartyId
@@ -141,6 +147,11 @@ class StaffCertificate(Struct, frozen=True, kw_only=True):
     not_before_s: int
     not_after_s: int
     serial: int
+
+    @property
+    def until_s(self) -> int:
+        """The first second after the validity, as a party's row has it."""
+        return self.not_after_s + 1
 
 
 def read_authority(der: bytes) -> Authority:
@@ -164,8 +175,9 @@ def read_authority(der: bytes) -> Authority:
 def read_staff(der: bytes, authority_der: bytes) -> StaffCertificate:
     """Read a staff certificate and verify that this authority issued it; raises :class:`BadCertificate`.
 
-    Whether either is valid at some time is for the caller, who knows block time. An issuer may renew its own
-    certificate under the same key, so the two validity periods need not be nested.
+    Whether either is valid at some time is for the caller, who knows block time: both must be when the ledger takes
+    the staff certificate. An issuer may renew its own certificate under the same key, so the two validity periods
+    need not be nested, and staff stay until the end of their own.
     """
     authority = read_authority(authority_der)
     parsed = _parse(der)

@@ -16,8 +16,9 @@ class Party(Row, frozen=True):
     """Who holds a key, for which organisation, in which roles, until when.
 
     ``organisation`` is the member's own id for a member, the employer of staff, the organisation a
-    pseudonym was derived for, and the patient's pseudonym for a representative. ``valid_until_s`` comes
-    from the certificate (0: no end). ``revoked_s`` is 0 while the party is live.
+    pseudonym was derived for, and the patient's pseudonym for a representative. ``valid_until_s`` is
+    the first second after the certificate's or the appointment's end (0: no end). ``revoked_s`` is 0
+    while the party is live.
     """
 
     kind: PartyKind

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from carechain.chain import genesis as founding
 from carechain.chain.genesis import Genesis
@@ -141,7 +142,7 @@ class Network:
         await network.start()
         for one in members.values():
             for post in one.plan.staff:
-                await network.send(one.member, one.employ(post, now_s=now_s))
+                await network.send(one.member, one.employ(post, chain_id=network.chain_id, now_s=now_s))
             await one.open_door(network, clock=wall_s)
         return network
 
@@ -242,6 +243,16 @@ class Network:
         if asker is None:
             raise LookupError("the ledger does not know who asks")
         return ask(self.view(), asker, name, args)
+
+    def rows(self, who: Signer, name: str, args: Any) -> list[Any]:  # noqa: ANN401 - any query's
+        """All rows of a query whose pages continue after one id."""
+        rows: list[Any] = []
+        while True:
+            answer = self.ask(who, name, args)
+            rows.extend(answer.rows)
+            if answer.after is None:
+                return rows
+            args = replace(args, after=answer.after[0])
 
 
 def done(outcome: Submitted | Rejected) -> Done:

@@ -21,7 +21,7 @@ from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.gatekeeper.serve import app
 from carechain.sdk.certificates import CertificateAuthority
-from carechain.sdk.identity import Identity, new_identity
+from carechain.sdk.identity import Identity, enrolment_of, new_identity
 from carechain.sdk.registrar import RegistrarSecret
 from carechain.sealing.hpke import HpkePrivateKey
 from carechain.sealing.symmetric import ScryptCost
@@ -122,7 +122,7 @@ class Organisation:
             lapse_days=LAPSE_DAYS,
         )
 
-    def employ(self, post: Post, *, now_s: int) -> EnrolStaff:
+    def employ(self, post: Post, *, chain_id: str, now_s: int) -> EnrolStaff:
         """Make a member of staff's keys and certificate; returns the message that enrols them."""
         now = datetime.fromtimestamp(now_s, UTC)
         identity = new_identity(kind=PartyKind.STAFF, entropy=self.entropy, organisation=self.id, label=post.name)
@@ -140,7 +140,13 @@ class Organisation:
         certified = identity.with_certificate(certificate)
         certified.save(keys / f"{post.handle}.json", password=password, entropy=self.entropy, cost=QUICK)
         self.staff[post.handle] = person_of(identity, post.name)
-        return EnrolStaff(certificate=certificate, hpke_key=identity.hpke_key().public_key)
+        return enrolment_of(
+            identity.signing_key(),
+            chain_id=chain_id,
+            organisation=self.id,
+            certificate=certificate,
+            hpke_key=identity.hpke_key().public_key,
+        )
 
     async def open_door(self, ledger: LedgerReader, *, clock: Callable[[], int]) -> None:
         """Put the gatekeeper on a loopback socket of its own."""

@@ -68,11 +68,11 @@ def synthetic_intake(count: int, *, seed: int, chain_id: str) -> Intake:
 
 
 def folder_intake(folder: Path, *, seed: int, chain_id: str) -> Intake:
-    """Anyone's bundles: every ``*.json`` file of the folder, in order of name.
+    """Anyone's bundles: every ``*.json`` file of the folder and its subfolders, in order of name.
 
     Raises :class:`NoPatients`, and ``OSError`` when the folder cannot be read.
     """
-    bundles: list[Bundle] = [partial(_read, path) for path in sorted(folder.glob("*.json"))]
+    bundles: list[Bundle] = [partial(_read, path) for path in sorted(folder.rglob("*.json"))]
     intake = _intake(bundles, seed=seed, chain_id=chain_id)
     if not intake.patients:
         raise NoPatients(f"no bundle of a patient in {folder}")

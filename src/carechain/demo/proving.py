@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from carechain.chain.queries import LogLine, OfPseudonym
+from carechain.chain.questions import LogLine, OfPseudonym
 from carechain.chain.receipts import code_named
 from carechain.contracts.access import EntryKind
 from carechain.demo.network import MINISTRY

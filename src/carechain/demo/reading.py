@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from carechain.chain.queries import LogLine, LogPage
+from carechain.chain.questions import LogLine, LogPage
 from carechain.contracts.access import Decided, EntryKind
 from carechain.contracts.consent.schema import Revoke
 from carechain.core.decision import DecisionCode

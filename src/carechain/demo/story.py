@@ -5,7 +5,7 @@ from typing import Final
 
 import httpx
 
-from carechain.chain.queries import AnchorLine, OfTicket, TimelinePage
+from carechain.chain.questions import AnchorLine, OfTicket, TimelinePage
 from carechain.charts.record import IngestResult, StoredRecord
 from carechain.contracts.access import Decided, RequestAccess
 from carechain.contracts.consent.schema import Grant, Granted
@@ -157,7 +157,7 @@ class Story:
 
     async def anchor(self, who: Signer, records: Sequence[StoredRecord]) -> list[Done]:
         """Commit to records on the ledger, many in one transaction."""
-        messages = (anchor_of(one) for one in records)
+        messages = (anchor_of(one, entropy=self.a.entropy) for one in records)
         return await self.network.send_all([self.network.sign(who, *part) for part in in_transactions(messages)])
 
     def audited(self) -> list[Numbered]:

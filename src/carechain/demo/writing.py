@@ -5,7 +5,8 @@ from functools import partial
 from itertools import chain
 
 from carechain.chain import genesis as founding
-from carechain.chain.queries import GranteePage, GrantPage, NoArgs, OfOrganisation, QueryCode
+from carechain.chain.queries import QueryCode
+from carechain.chain.questions import GranteePage, GrantPage, NoArgs, PatientPage
 from carechain.charts.dates import day_of_unix
 from carechain.contracts.relationships import PutSummary, summary_of
 from carechain.core.rejection import Rejected
@@ -50,7 +51,7 @@ async def register(story: Story, notes: Notes) -> None:
         raws.append(network.sign(a.staff["desk"], message))
         story.advance("registering")
     await network.send_all(raws)
-    bound = network.ask(a.staff["desk"], "relationships.patients", OfOrganisation(a.id)).rows
+    bound = network.rows(a.staff["desk"], "relationships.patients", PatientPage(a.id))
     traveller = patients[0]
     at_b = await story.bind(traveller, b, since_day=today)
     for keys in (traveller.pseudonym, at_b):
@@ -90,7 +91,7 @@ async def consent(story: Story, notes: Notes) -> None:
         raws.append(network.sign(patient.pseudonym, grant))
         story.advance("consenting")
     outcomes = await network.send_all(raws)
-    granted = network.ask(a.member, "consent.granted_to", GranteePage(a.id)).rows
+    granted = network.rows(a.member, "consent.granted_to", GranteePage(a.id))
     shown = network.ask(patients[0].pseudonym, "consent.grants", GrantPage(patients[0].pseudonym.id)).rows
     prying = _refused_query(story)
     notes.text = (

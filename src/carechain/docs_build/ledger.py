@@ -12,8 +12,8 @@ import carechain
 from carechain.chain.genesis import TABLES
 from carechain.chain.queries import QUERIES
 from carechain.chain.routing import EVENTS, MESSAGES
-from carechain.contracts import membership
 from carechain.contracts.access import ROLE_PURPOSES
+from carechain.contracts.roles import ROLE_MESSAGES, ROLE_QUERIES, ROLES
 from carechain.core import vocabulary
 from carechain.core.message import tag_of
 from carechain.core.rejection import RejectionCode
@@ -24,7 +24,7 @@ from carechain.docs_build.markdown import code, heading, page, prose, summary, t
 
 def messages() -> str:
     """Every message with its fields and the roles that may send it."""
-    senders = _roles_by_name(membership.ROLE_MESSAGES)
+    senders = _roles_by_name(ROLE_MESSAGES)
 
     def sent_by(kind: type[Any]) -> str:
         return f"Sent by: {', '.join(senders.get(tag_of(kind), ())) or 'no role'}."
@@ -69,7 +69,7 @@ row is positional msgpack. A state proof shows one row, or that there is none.""
 def roles() -> str:
     """Every role with what it may send and ask."""
     sections = []
-    for role, rights in membership.ROLES.items():
+    for role, rights in ROLES.items():
         kinds = ", ".join(kind.name.lower() for kind in rights.kinds)
         sections.append(heading(2, role.name))
         sections.append(f"Staff of: {kinds}." if kinds else "Held by patients and those who act for them.")
@@ -91,7 +91,7 @@ CONSORTIUM_ADMIN. Messages are described in [messages](messages.md), queries in 
 
 def queries() -> str:
     """Every query with its arguments and the roles that may ask it."""
-    askers = _roles_by_name(membership.ROLE_QUERIES)
+    askers = _roles_by_name(ROLE_QUERIES)
     sections = []
     for name in sorted(QUERIES):
         query = QUERIES[name]

@@ -11,7 +11,12 @@ the file ends before the record does: inside its head, or before the end that a 
 states. Only that is cut off. A record that is all there but fails a checksum is *corrupt*: it may have been
 acknowledged, so it is never dropped, and opening refuses with :class:`CorruptHistory`. A flipped length cannot pass
 for a torn record, because the head has its own checksum. What a torn record cannot be told from is a log
-that somebody shortened; :mod:`carechain.engine.session` notices that where a checkpoint reaches further.
+that somebody shortened; :mod:`carechain.engine.session` notices that where a checkpoint reaches further. Opening
+therefore changes nothing: :meth:`BlockLog.settle` cuts, once it is known that no acknowledged block is missing.
+
+**Whole is not yet durable.** The last record found on opening may be in the system's memory only: the process was
+killed between writing and syncing, or a sync failed, after which Linux takes the pages for written. ``settle``
+writes it once more and syncs, before anybody is told of it.
 
 **Index.** Beside the log lies a file of 8-byte offsets, one per height. It is derived, is never synced except at
 closing, and is rebuilt from the heads whenever it does not fit.
@@ -80,25 +85,27 @@ _blocks = msgspec.msgpack.Decoder(StoredBlock)
 class BlockLog:
     """An open log. Single-threaded, one writer; use :meth:`open` for a folder."""
 
-    __slots__ = ("_damage", "_end", "_height", "_index", "_records", "_writable", "torn_bytes")
+    __slots__ = ("_damage", "_end", "_height", "_index", "_last", "_records", "_settled", "_writable", "torn_bytes")
 
     def __init__(self, *, records: LogFile, index: LogFile | None, genesis: bytes, writable: bool = True) -> None:
-        """Check the label and the tail of ``records``, cut off a torn record, and bring ``index`` up to date.
+        """Check the label and the tail of ``records`` and bring ``index`` up to date.
 
-        A log that is not ``writable`` is left as it is: a torn record is passed over, a damaged one is reported when
-        reading gets there, and the index may be left out. ``torn_bytes`` says how much was torn. Raises
-        :class:`CorruptHistory`, :class:`WrongChain`, :class:`LogTooNew` or ``OSError``.
+        A torn record is passed over; ``torn_bytes`` says how much was torn. In a log that is not ``writable`` a damaged
+        record is reported when reading gets there, and the index may be left out. Raises :class:`CorruptHistory`,
+        :class:`WrongChain`, :class:`LogTooNew` or ``OSError``.
         """
         self._records = records
         self._index: LogFile = MemoryFile() if index is None else index
         self._writable = writable
         self._height = 0
         self._end = LABEL_BYTES
+        self._last = 0, LABEL_BYTES
+        self._settled = False
         self._damage: CorruptHistory | None = None
         self.torn_bytes = 0
         self._read_label(genesis)
         if not self._resume():
-            self._rebuild()
+            self._walk(1, LABEL_BYTES)
 
     @classmethod
     def open(cls, folder: Path, *, genesis: bytes, read_only: bool = False) -> Self:
@@ -132,17 +139,41 @@ class BlockLog:
     def append(self, height: int, block: StoredBlock) -> None:
         """Write the next block and return once it is durable.
 
-        After an ``OSError`` nobody knows what the disk holds: close the log and open it again.
+        Settles the log first if nobody did. After an ``OSError`` nobody knows what the disk holds: close the log and
+        open it again.
         """
         if not self._writable or height != self._height + 1:
             raise ValueError(f"block {height} does not come next in this log")
         payload = encode(block)
         if len(payload) > RECORD_BYTES:
             raise ValueError(f"a block of {len(payload)} bytes does not fit a record")
+        if not self._settled:
+            self.settle()
         record = record_head(height, payload) + payload
         self._records.write_at(self._end, record)
         self._records.sync()
         self._note(height, self._end, len(record))
+
+    def settle(self, *, at_least: int = 0) -> None:
+        """Make what was found on opening durable, and cut off what is torn: before anybody is told of a block.
+
+        ``at_least`` is a height that is known to have been acknowledged: a log that ends below it raises
+        :class:`CorruptHistory` and is left as it is.
+        """
+        self.require(at_least)
+        if not self._writable or self._settled:
+            return
+        if self.torn_bytes:
+            self._records.truncate(self._end)
+        offset, size = self._last
+        self._records.write_at(offset, self._records.read_at(offset, size))
+        self._records.sync()
+        self._settled = True
+
+    def require(self, height: int) -> None:
+        """Raise :class:`CorruptHistory` where the log ends below ``height``, up to which blocks were acknowledged."""
+        if self._height < height:
+            raise CorruptHistory(self._height + 1, "the log ends here, but a checkpoint reaches further")
 
     def _note(self, height: int, offset: int, size: int) -> None:
         self._index.write_at((height - 1) * _OFFSET.size, _OFFSET.pack(offset))
@@ -150,13 +181,17 @@ class BlockLog:
         self._end = offset + size
 
     def close(self) -> None:
-        """Release the files; the index is synced so that the next start need not rebuild it."""
+        """Sync the index, so that the next start need not rebuild it, and release the files."""
         try:
             if self._writable:
                 self._index.sync()
         finally:
-            self._records.close()
-            self._index.close()
+            self.release()
+
+    def release(self) -> None:
+        """Release the files without writing anything; may be repeated, also after :meth:`close`."""
+        self._records.close()
+        self._index.close()
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -179,7 +214,7 @@ class BlockLog:
             raise self._damage
 
     def _offset(self, height: int) -> int:
-        """Where a record begins; an index entry that points elsewhere means that the index has to be rebuilt."""
+        """Where a record begins; an index entry that points elsewhere means that the index has to be renewed."""
         entry = self._index.read_at((height - 1) * _OFFSET.size, _OFFSET.size)
         if len(entry) == _OFFSET.size:
             offset = int.from_bytes(entry, "big")
@@ -187,8 +222,23 @@ class BlockLog:
                 found = read_head(self._records.read_at(offset, HEAD_BYTES))
                 if found is not None and found[0] == height:
                     return offset
-        self._rebuild()
-        return int.from_bytes(self._index.read_at((height - 1) * _OFFSET.size, _OFFSET.size), "big")
+        return self._renewed_index()[height - 1]
+
+    def _renewed_index(self) -> list[int]:
+        """Write the index again from the heads; nothing changes where a head is damaged."""
+        offsets = [offset for _, offset, _, _ in self._heads(1, LABEL_BYTES, self._end)]
+        self._index.write_at(0, b"".join(map(_OFFSET.pack, offsets)))
+        return offsets
+
+    def _heads(self, height: int, offset: int, end: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """The whole records from ``offset`` on, as (height, offset, payload length, payload checksum)."""
+        while end - offset >= HEAD_BYTES:
+            length, check = self._head(height, offset)
+            if offset + HEAD_BYTES + length > end:
+                return
+            yield height, offset, length, check
+            offset += HEAD_BYTES + length
+            height += 1
 
     def _head(self, height: int, offset: int) -> tuple[int, bytes]:
         """Payload length and checksum of the record at ``offset``."""
@@ -214,12 +264,11 @@ class BlockLog:
         label = label_of(genesis)
         found = self._records.read_at(0, LABEL_BYTES)
         if len(found) < LABEL_BYTES:
-            # The label is synced before the first record is written, so nothing was acknowledged yet.
+            # Settling syncs the label before the first record is written, so this log never held a block.
             if not self._writable:
                 raise CorruptHistory(0, "the log has no label")
             self._records.truncate(0)
             self._records.write_at(0, label)
-            self._records.sync()
             return
         if found == label:
             return
@@ -247,24 +296,14 @@ class BlockLog:
         self._walk(known, offset)
         return True
 
-    def _rebuild(self) -> None:
-        self._index.truncate(0)
-        self._walk(1, LABEL_BYTES)
-
     def _walk(self, height: int, offset: int) -> None:
-        """Note every record from ``offset`` on, check the last one whole, and cut off what is torn."""
+        """Note every record from ``offset`` on, check the last one whole, and measure what is torn."""
         self._height, self._end = height - 1, offset
         size = self._records.size()
         last: tuple[int, int, int, bytes] | None = None
         try:
-            while size - offset >= HEAD_BYTES:
-                length, check = self._head(height, offset)
-                if offset + HEAD_BYTES + length > size:
-                    break
-                self._note(height, offset, HEAD_BYTES + length)
-                last = height, offset, length, check
-                offset += HEAD_BYTES + length
-                height += 1
+            for last in self._heads(height, offset, size):
+                self._note(last[0], last[1], HEAD_BYTES + last[2])
             if last is not None and self._writable:
                 self._block(*last)
         except CorruptHistory as corrupt:
@@ -272,10 +311,9 @@ class BlockLog:
                 raise
             self._damage = corrupt
             return
-        self.torn_bytes = size - offset
-        if self.torn_bytes and self._writable:
-            self._records.truncate(offset)
-            self._records.sync()
+        if last is not None:
+            self._last = last[1], HEAD_BYTES + last[2]
+        self.torn_bytes = size - self._end
         self._index.truncate(self._height * _OFFSET.size)
 
 

@@ -8,8 +8,12 @@ import os
 from pathlib import Path
 from typing import Final, Protocol
 
+from carechain.state.log import sync_folder
+
 _WRITE_BYTES: Final = 8 * 1024 * 1024
 """One write hands over at most this much; the system may take less, so writing is a loop anyway."""
+_CLOSED: Final = -1
+"""No descriptor of the system has this number: using it is an ``OSError``."""
 
 
 class FileLocked(Exception):  # noqa: N818 - names the state of the file
@@ -35,7 +39,7 @@ class LogFile(Protocol):
         """Return once everything written is durable."""
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; closing twice is allowed."""
 
 
 class OsFile:
@@ -49,12 +53,11 @@ class OsFile:
         Raises :class:`FileLocked` or ``OSError``.
         """
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
-        fresh = not read_only and not path.exists()
         self._handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
             if not read_only:
                 _lock(self._handle, path)
-            if fresh:
+                # Also where it was there already: whoever made it may have been stopped before doing this.
                 sync_folder(path.parent)
         except BaseException:
             os.close(self._handle)
@@ -96,17 +99,10 @@ class OsFile:
         os.fdatasync(self._handle)
 
     def close(self) -> None:
-        """Release the file."""
-        os.close(self._handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable: a synced file whose name was not is still lost."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        """Release the file; closing twice is allowed."""
+        handle, self._handle = self._handle, _CLOSED
+        if handle != _CLOSED:
+            os.close(handle)
 
 
 def _lock(handle: int, path: Path) -> None:

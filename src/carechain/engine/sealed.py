@@ -1,14 +1,25 @@
-"""What a stored block must show by itself: a decodable header that follows the last one and its producer's signature.
+"""What a stored block must show by itself: its bounds, a header that follows the last, its producer's signature.
 
 Recovery and ``verify`` share these checks.
 """
 
+from collections.abc import Sequence
+
 from carechain.chain.genesis import Genesis
-from carechain.chain.header import HEADER_VERSION, SealedHeader, decode_sealed, signing_bytes
+from carechain.chain.header import (
+    HEADER_VERSION,
+    Header,
+    SealedHeader,
+    decode_sealed,
+    receipt_root,
+    signing_bytes,
+    tx_root,
+)
 from carechain.chain.receipts import Receipt, decode_receipt
 from carechain.core.codec import Malformed
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.ids import party_id
+from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS
 from carechain.engine.blocklog import CorruptHistory, StoredBlock
 
 ProducerKeys = dict[bytes, tuple[int, bytes]]
@@ -22,13 +33,15 @@ def producer_keys(genesis: Genesis) -> ProducerKeys:
 
 
 def read_header(height: int, stored: StoredBlock) -> SealedHeader:
-    """The block's header. Raises :class:`CorruptHistory`."""
+    """The block's header, which must be of this height and number of transactions. Raises :class:`CorruptHistory`."""
     try:
         sealed = decode_sealed(stored.header)
     except Malformed:
         raise CorruptHistory(height, "the header is malformed") from None
     if sealed.header.height != height:
         raise CorruptHistory(height, f"the header is that of block {sealed.header.height}")
+    if sealed.header.tx_count != len(stored.txs):
+        raise CorruptHistory(height, "there are not as many transactions as the header states")
     return sealed
 
 
@@ -42,20 +55,41 @@ def read_receipts(height: int, stored: StoredBlock) -> tuple[Receipt, ...]:
         raise CorruptHistory(height, "a receipt is malformed") from None
 
 
+def beyond_bounds(txs: Sequence[bytes]) -> bool:
+    """Whether a block of these transactions is larger than a block may be."""
+    return len(txs) > BLOCK_TXS or sum(map(len, txs)) > BLOCK_SIZE_BYTES
+
+
 def check_header(sealed: SealedHeader, *, chain_id: str, previous: bytes, time_s: int, producers: ProducerKeys) -> None:
     """Check that the header follows the block with hash ``previous`` and time ``time_s``, and who signed it.
 
     Raises :class:`CorruptHistory`. The roots are for the caller, who executes the block.
+    """
+    check_follows(sealed.header, previous=previous, time_s=time_s)
+    check_signed(sealed, chain_id=chain_id, producers=producers)
+
+
+def check_follows(header: Header, *, previous: bytes, time_s: int) -> None:
+    """Check that the header follows the block with hash ``previous`` and time ``time_s``.
+
+    Raises :class:`CorruptHistory`.
+    """
+    if header.previous != previous:
+        raise CorruptHistory(header.height, "the block does not follow the one before it")
+    if header.time_s < time_s:
+        raise CorruptHistory(header.height, "block time goes back")
+
+
+def check_signed(sealed: SealedHeader, *, chain_id: str, producers: ProducerKeys) -> None:
+    """Check the header's version and chain, and that one of the chain's producers signed it.
+
+    Raises :class:`CorruptHistory`.
     """
     header = sealed.header
     if header.version != HEADER_VERSION:
         raise CorruptHistory(header.height, "the header's version is unknown")
     if header.chain_id != chain_id:
         raise CorruptHistory(header.height, "the block is of another chain")
-    if header.previous != previous:
-        raise CorruptHistory(header.height, "the block does not follow the one before it")
-    if header.time_s < time_s:
-        raise CorruptHistory(header.height, "block time goes back")
     key = producers.get(header.producer)
     if key is None:
         raise CorruptHistory(header.height, "the genesis does not name this block producer")
@@ -64,3 +98,18 @@ def check_header(sealed: SealedHeader, *, chain_id: str, previous: bytes, time_s
         verify(suite=suite, public_key=public_key, signature=sealed.signature, message=signing_bytes(header))
     except BadSignature:
         raise CorruptHistory(header.height, "the producer's signature does not hold") from None
+
+
+def check_contents(header: Header, stored: StoredBlock) -> tuple[Receipt, ...]:
+    """Check transactions and receipts against the roots that the header states; returns the receipts.
+
+    Raises :class:`CorruptHistory`.
+    """
+    if beyond_bounds(stored.txs):
+        raise CorruptHistory(header.height, "the block is larger than a block may be")
+    if tx_root(stored.txs) != header.tx_root:
+        raise CorruptHistory(header.height, "the transactions are not those that the header states")
+    receipts = read_receipts(header.height, stored)
+    if receipt_root(list(receipts)) != header.receipt_root:
+        raise CorruptHistory(header.height, "the receipts are not those that the header states")
+    return receipts

@@ -8,6 +8,7 @@ The block log is authoritative. The tree and the transaction index are written a
 is a short start. A session belongs to one thread.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -23,18 +24,21 @@ from carechain.chain.signatures import SignatureCache
 from carechain.chain.transition import Block, Ledger, admit, apply_block
 from carechain.chain.tx import parse
 from carechain.core.codec import encode
-from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, REPLAY_BUCKET_S, TX_LIFETIME_S
 from carechain.core.party import Party
 from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock, WrongChain
-from carechain.engine.sealed import check_header, producer_keys, read_header, read_receipts
-from carechain.engine.txindex import TxIndex, admitted, id_and_validity, id_of
+from carechain.engine.sealed import beyond_bounds, check_header, producer_keys, read_header, read_receipts
+from carechain.engine.txindex import TxIndex, id_of
+from carechain.engine.window import read_window
+from carechain.state.log import StoreDamaged, make_folder
 from carechain.state.node import EMPTY
 from carechain.state.overlay import Overlay
 from carechain.state.snapshot import Snapshot
-from carechain.state.store import NodeStore
+from carechain.state.store import NodeStore, StoreTooOld, height_on_disk
 
 LEDGER_FOLDER: Final = "ledger"
 TREE_FOLDER: Final = "tree"
+
+_events = logging.getLogger("carechain.engine")
 
 Progress = Callable[[int, int], None]
 """Called with how many blocks are done and how many there are."""
@@ -131,9 +135,11 @@ class Session:
     ) -> None:
         """Take over an open log and store and resume at the last durable block.
 
-        Raises :class:`WrongChain`, :class:`CorruptHistory` or what the disk raises; log and store stay open then.
+        Raises :class:`WrongChain`, :class:`CorruptHistory`, ``StoreDamaged`` or what the disk raises; log and store
+        are the caller's to close then.
         """
         self.genesis: Final = genesis
+        self.rebuilt: str | None = None
         self._genesis_hash = genesis_hash(genesis)
         self._producer_keys = producer_keys(genesis)
         self._log = log
@@ -162,27 +168,56 @@ class Session:
     ) -> Self:
         """Open or start the ledger in ``home/ledger``; ``rebuild`` throws the derived tree away and replays all blocks.
 
-        Raises :class:`CorruptHistory` naming the first block that is wrong, :class:`WrongChain`,
-        ``BadGenesis``, what :class:`~carechain.state.store.NodeStore` and :class:`BlockLog` raise on opening, or
-        ``OSError``.
+        That also happens, with a line in the log, when the tree is damaged, missing or of an older layout:
+        :attr:`rebuilt` says why. Raises :class:`CorruptHistory` naming the first block that is wrong,
+        :class:`WrongChain`, ``BadGenesis``, what :class:`~carechain.state.store.NodeStore` and :class:`BlockLog` raise
+        on opening, or ``OSError``.
         """
         folder = home / LEDGER_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        reason = "somebody asked for it"
+        if not rebuild:
+            try:
+                return cls._at(folder, genesis, checkpoints, progress)
+            except (StoreDamaged, StoreTooOld) as unusable:
+                reason = str(unusable)
+        return cls._at(folder, genesis, checkpoints, progress, reason, asked=rebuild)
+
+    @classmethod
+    def _at(
+        cls,
+        folder: Path,
+        genesis: Genesis,
+        checkpoints: Checkpoints | None,
+        progress: Progress | None,
+        reason: str | None = None,
+        *,
+        asked: bool = False,
+    ) -> Self:
+        """Open what lies in ``folder``; with a ``reason`` the tree is thrown away first, and written again."""
+        tree = folder / TREE_FOLDER
         # The log comes first: its lock keeps a second process away from the tree as well.
         log = BlockLog.open(folder, genesis=genesis_hash(genesis))
+        store = None
         try:
-            if rebuild and (folder / TREE_FOLDER).exists():
-                rmtree(folder / TREE_FOLDER)
-            store = NodeStore.open(folder / TREE_FOLDER)
+            if reason is not None:
+                # What the tree knows of the log is kept until it is certain that the log is not what is damaged.
+                log.require(0 if asked else height_on_disk(tree) or 0)
+                if tree.exists():
+                    rmtree(tree)
+            store = NodeStore.open(tree)
+            if reason is None and log.height and not store.epoch:
+                reason = "it is missing"
+            if reason is not None:
+                _events.warning("the state tree is rebuilt from the block log (%s)", reason)
+            session = cls(log=log, store=store, genesis=genesis, checkpoints=checkpoints, progress=progress)
         except BaseException:
-            log.close()
+            if store is not None:
+                store.close()
+            log.release()
             raise
-        try:
-            return cls(log=log, store=store, genesis=genesis, checkpoints=checkpoints, progress=progress)
-        except BaseException:
-            store.close()
-            log.close()
-            raise
+        session.rebuilt = reason
+        return session
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -218,8 +253,10 @@ class Session:
         """Height and index of an admitted transaction, or None."""
         self._require_open()
         for height, index in self._index.candidates(tx_id):
-            txs = self._log.read(height).txs
-            if index < len(txs) and id_of(txs[index]) == tx_id:
+            txs = self._log.read(height).txs if 0 < height <= self._log.height else ()
+            if index >= len(txs):
+                raise self._store.condemn("the transaction index names a place that does not exist")
+            if id_of(txs[index]) == tx_id:
                 return height, index
         return None
 
@@ -289,6 +326,7 @@ class Session:
             height=finalized.block.height,
             time_s=finalized.block.time_s,
             previous=self._head.block_hash,
+            tx_count=len(finalized.block.txs),
             tx_root=finalized.tx_root,
             receipt_root=finalized.receipt_root,
             app_hash=finalized.app_hash,
@@ -326,7 +364,7 @@ class Session:
             raise IllegalOrder(f"block {block.height} does not follow block {self._head.height}")
         if block.time_s < self._head.time_s:
             raise IllegalOrder("block time goes back")
-        if len(block.txs) > BLOCK_TXS or sum(map(len, block.txs)) > BLOCK_SIZE_BYTES:
+        if beyond_bounds(block.txs):
             raise IllegalOrder("the block is larger than a block may be")
 
     def _ledger_over(self, overlay: Overlay) -> Ledger:
@@ -387,14 +425,17 @@ class Session:
             return
         if self._head.height != self._store.height:
             self.checkpoint()
-        self._end()
+        try:
+            self._log.close()
+        finally:
+            self._end()
 
     def _end(self) -> None:
         """Release everything without writing: what is not in the log yet was never acknowledged."""
         self._open = False
         self._pending = None
         try:
-            self._log.close()
+            self._log.release()
         finally:
             self._store.close()
 
@@ -417,33 +458,24 @@ class Session:
         if row is None or row.genesis != self._genesis_hash:
             raise WrongChain("the state was started from another genesis")
         height = self._store.height
-        if height > self._log.height:
-            raise CorruptHistory(self._log.height + 1, "the log ends here, but a checkpoint reaches further")
+        # From here on the log is known to hold what was acknowledged, as far as anybody can tell.
+        self._log.settle(at_least=height)
+        if not self._index.complete():
+            raise self._store.condemn("the transaction index lacks entries")
         app_hash = self._snapshot.root_hash
         if not height:
             return Head(height=0, time_s=self.genesis.time_s, app_hash=app_hash, block_hash=self._genesis_hash)
-        header = read_header(height, self._log.read(height)).header
+        header = read_window(
+            self._log, height, genesis=self.genesis, producers=self._producer_keys, replay=self._replay
+        )
         if header.app_hash != app_hash:
             raise CorruptHistory(height, "the checkpoint's state is not the one that the block states")
-        self._remember_ids(height, header.time_s)
         return Head(height=height, time_s=header.time_s, app_hash=app_hash, block_hash=header_hash(header))
 
     def _write_genesis(self) -> None:
         overlay = Overlay(self._snapshot)
         apply_genesis(overlay, self.genesis)
         self._snapshot = self._store.checkpoint(height=0, snapshot=self._snapshot.apply(overlay.changes()))
-
-    def _remember_ids(self, height: int, time_s: int) -> None:
-        """Fill the replay window from the blocks whose transactions could be sent again."""
-        for earlier in range(height, 0, -1):
-            stored = self._log.read(earlier)
-            block_time_s = read_header(earlier, stored).header.time_s
-            if block_time_s + TX_LIFETIME_S + REPLAY_BUCKET_S <= time_s:
-                break
-            for raw, receipt in zip(stored.txs, read_receipts(earlier, stored), strict=True):
-                if admitted(receipt):
-                    self._replay.add(*id_and_validity(raw))
-        self._replay.commit(time_s)
 
     def _catch_up(self, progress: Progress | None) -> None:
         """Execute the blocks after the checkpoint; each must come out as its header says."""

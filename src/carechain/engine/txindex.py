@@ -19,6 +19,7 @@ from msgspec import Struct
 from carechain.chain.receipts import Receipt
 from carechain.chain.tx import AdmissionCode, Envelope, tx_id
 from carechain.core.ids import U63, Nonce, PartyId
+from carechain.core.limits import BLOCK_TXS
 from carechain.state.store import NodeStore, Side
 
 SIDE_TABLE: Final = "txs"
@@ -70,10 +71,17 @@ class TxIndex:
     __slots__ = ("_recent", "_store", "_written")
 
     def __init__(self, store: NodeStore) -> None:
-        """The index whose older part is in ``store``."""
+        """The index whose older part is in ``store``; raises ``StoreDamaged`` when that cannot be right."""
         self._store = store
         self._recent: dict[bytes, tuple[int, int]] = {}
         self._written = int.from_bytes(store.meta().get(COUNT, b""), "big")
+        if self._written > store.height * BLOCK_TXS:
+            # Look-ups go by this number, so a wrong one must not be tried out.
+            raise store.condemn("the transaction index states more transactions than there can be")
+
+    def complete(self) -> bool:
+        """Whether the store has as many entries as it remembers to have been given."""
+        return self._store.side_count(SIDE_TABLE) == self._written
 
     def add(self, height: int, tx_ids: Sequence[bytes | None], receipts: Sequence[Receipt]) -> None:
         """Note the admitted transactions of a block."""

@@ -2,7 +2,8 @@
 
 Batches go out over one pipe and verdicts come back over another; nothing else is shared. The worker sees public
 keys, signatures and signed bytes, never a secret. When it dies, what it owed is verified here: a signature that was
-not verified is never taken for one that holds. The worker ends when its pipe does, so it cannot outlive this process.
+not verified is never taken for one that holds. A worker that gives no verdict for :data:`PATIENCE_S` is killed and
+counts as dead. The worker ends when its pipe does, so it cannot outlive this process.
 
 A signature verification holds Python's global lock, which is why this is a process and not a thread.
 """
@@ -13,8 +14,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, BinaryIO, Final, Self
 
@@ -32,6 +34,8 @@ FRAME_BYTES: Final = 128 * 1024
 """Batches are cut into frames of about this many bytes, far less than a pipe holds."""
 WAITING_BYTES: Final = 128 * 1024 * 1024
 """The most that may wait for the worker; beyond it, verification happens here."""
+PATIENCE_S: Final = 5.0
+"""How long the worker may owe a verdict without giving one; a frame takes it a twentieth of a second."""
 
 _LENGTH_BYTES: Final = 4
 _READ_BYTES: Final = 256 * 1024
@@ -70,10 +74,12 @@ def holds(check: Check) -> bool:
 class VerifierProcess:
     """One worker. Single-threaded: submit, watch :meth:`fileno` for reading, collect.
 
+    A worker that is stuck makes nothing readable, so collect also once :meth:`patience_left_s` have passed.
     ``inline_checks`` counts the signatures that had to be verified in this process.
     """
 
     __slots__ = (
+        "_clock",
         "_finished",
         "_frames",
         "_next",
@@ -81,13 +87,17 @@ class VerifierProcess:
         "_partial",
         "_process",
         "_received",
+        "_since_s",
         "_waiting_bytes",
         "inline_checks",
     )
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", clock: Callable[[], float]) -> None:
         """Use :meth:`start`."""
         self._process = process
+        self._clock = clock
+        # Since when the worker has had something to answer and has not answered anything.
+        self._since_s = clock()
         self._frames: deque[_Frame] = deque()
         self._outgoing: deque[memoryview] = deque()
         self._received = bytearray()
@@ -98,8 +108,8 @@ class VerifierProcess:
         self.inline_checks = 0
 
     @classmethod
-    def start(cls) -> Self:
-        """Start the worker. Raises ``OSError`` where the system refuses."""
+    def start(cls, *, clock: Callable[[], float] = time.monotonic) -> Self:
+        """Start the worker; ``clock`` is monotonic, in seconds. Raises ``OSError`` where the system refuses."""
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "carechain.engine.verifier"],
             stdin=subprocess.PIPE,
@@ -112,7 +122,7 @@ class VerifierProcess:
             os.set_blocking(handle, False)
             with suppress(OSError):  # A smaller pipe only means more turns.
                 fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        return cls(process)
+        return cls(process, clock)
 
     @property
     def alive(self) -> bool:
@@ -150,22 +160,38 @@ class VerifierProcess:
         self._write()
         return number
 
+    def patience_left_s(self) -> float | None:
+        """In how many seconds :meth:`collect` will give up on the worker unless it answers; None: it owes nothing."""
+        return max(0.0, self._since_s + PATIENCE_S - self._clock()) if self._frames else None
+
     def collect(self) -> list[tuple[int, list[bool]]]:
-        """Finished batches as (number, one verdict per check), never blocking."""
+        """Finished batches as (number, one verdict per check), never waiting for the worker.
+
+        A worker that has been owing verdicts for too long is given up first.
+        """
         self._write()
+        # What has come in counts before the time is looked at: this process may be the one that was held up.
         self._read()
+        if self.patience_left_s() == 0.0:
+            self.give_up()
         finished = list(self._finished)
         self._finished.clear()
         return finished
 
     def wait(self) -> list[tuple[int, list[bool]]]:
-        """Finished batches; waits for one if any is on its way."""
+        """Finished batches; waits for one if any is on its way, but no longer than the worker is given."""
         finished = self.collect()
         while not finished and self._frames:
             writing = [_handle(self._process.stdin)] if self._outgoing else []
-            select.select([self.fileno()], writing, [])
+            select.select([self.fileno()], writing, [], self.patience_left_s())
             finished = self.collect()
         return finished
+
+    def give_up(self) -> None:
+        """Kill the worker, whatever state it is in, and verify here what it owes: collect afterwards."""
+        if self.alive:
+            self._process.kill()
+            self._bury()
 
     def close(self) -> None:
         """End the worker. Batches not collected yet are forgotten."""
@@ -198,6 +224,9 @@ class VerifierProcess:
                 self._bury()
                 return
             self._waiting_bytes -= written
+            if len(outgoing) == len(self._frames):
+                # This belongs to the oldest frame: until now there was nothing that the worker could have answered.
+                self._since_s = self._clock()
             if written == len(outgoing[0]):
                 outgoing.popleft()
             else:
@@ -214,6 +243,7 @@ class VerifierProcess:
                 self._bury()
                 return
             self._received += data
+            self._since_s = self._clock()
         self._settle()
 
     def _settle(self) -> None:

@@ -22,7 +22,7 @@ from carechain.chain.routing import Contracts
 from carechain.chain.signatures import SignatureCache
 from carechain.chain.transition import Block, Ledger, apply_block
 from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock
-from carechain.engine.sealed import check_header, producer_keys, read_header, read_receipts
+from carechain.engine.sealed import beyond_bounds, check_header, producer_keys, read_header, read_receipts
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Progress
 from carechain.engine.txindex import TxIndex, admitted, id_of
 from carechain.state.audit import BadState, check_tree
@@ -129,6 +129,8 @@ class _Run:
                     self.everything(log, own, progress)
         except CorruptHistory as corrupt:
             return FirstBad(kind=Part.BLOCK, height=corrupt.height, key="", reason=corrupt.reason)
+        except StoreDamaged as damaged:
+            return FirstBad(kind=Part.STATE, height=self.height, key="", reason=f"the state store: {damaged}")
         except _Wrong as wrong:
             return wrong.found
         return None
@@ -147,8 +149,7 @@ class _Run:
                 check_own_state(own, self.snapshot, height)
             if progress is not None:
                 progress(height, log.height)
-        if checkpoint > log.height:
-            raise CorruptHistory(log.height + 1, "the log ends here, but a checkpoint reaches further")
+        log.require(checkpoint)
         for broken in Contracts(Overlay(self.snapshot)).check_state():
             raise _Wrong(Part.STATE, self.height, "", f"an invariant does not hold: {broken}")
 
@@ -163,6 +164,8 @@ class _Run:
             time_s=self.time_s,
             producers=self.producers,
         )
+        if beyond_bounds(stored.txs):
+            raise CorruptHistory(height, "the block is larger than a block may be")
         kept = read_receipts(height, stored)
         overlay = Overlay(self.snapshot)
         ledger = Ledger(chain_id=self.genesis.chain_id, state=overlay, replay=self.replay, signatures=self.signatures)

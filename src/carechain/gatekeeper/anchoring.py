@@ -1,6 +1,6 @@
 """From what the charts stored to the messages that anchor it, in transactions within their bounds (REC-1, LED-15)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from carechain.charts.record import StoredRecord
@@ -11,13 +11,27 @@ from carechain.core.message import Message
 
 _ENVELOPE_BYTES: Final = 1024
 """More than envelope, chain id, sender, nonce and signature need."""
+ANCHOR_BYTES: Final = 256
+"""The encoded size of every anchor: more than the longest version, day and resource count need."""
+_BIN8_BYTES: Final = 255
+"""A longer locator has a longer prefix."""
 
 
-def anchor_of(record: StoredRecord, *, locator: bytes = b"") -> Anchor:
+def anchor_of(record: StoredRecord, *, entropy: Callable[[int], bytes]) -> Anchor:
     """The ledger's commitment to one record version. Ids, a root and grades: nothing of the content.
 
-    ``locator`` is the custodian's own sealed pointer; charts find a record by its id and need none.
+    Charts find a record by its id and need no pointer, so the locator is random bytes that bring every anchor to
+    :data:`ANCHOR_BYTES`: neither a transaction's length nor the locator tells one record from another (LED-15).
+    ``entropy(n)`` gives ``n`` random bytes.
     """
+    bare = _anchor(record, locator=b"")
+    padding_bytes = ANCHOR_BYTES - len(encode(bare))
+    if not 0 < padding_bytes <= _BIN8_BYTES:
+        raise ValueError("an anchor does not fit its one size")
+    return _anchor(record, locator=entropy(padding_bytes))
+
+
+def _anchor(record: StoredRecord, *, locator: bytes) -> Anchor:
     return Anchor(
         pseudonym=record.pseudonym,
         record=record.record_id,

@@ -11,7 +11,10 @@ class GatekeeperCode(RejectionCode):
     """
 
     REQUEST_MALFORMED = 901, "The request does not fit. See docs/concepts/the-exchange.md."
-    LEDGER_STALE = 902, "The ledger's last block is too old to judge by. Try again when the network moves."
+    LEDGER_STALE = (
+        902,
+        "The last block's time is too far from this clock to judge by. Try again when the network moves.",
+    )
     TICKET_UNKNOWN = 903, "The ledger has no such ticket at its latest height. Wait for its block, or request again."
     OTHER_CUSTODIAN = 904, "Another organisation keeps these records. Ask its gatekeeper."
     NOT_THE_REQUESTER = 905, "This ticket was given to somebody else. Request your own."

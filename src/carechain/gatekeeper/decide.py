@@ -114,9 +114,11 @@ def decide_ticket(
     """Whether the ticket may be served at all.
 
     A chain that stands still keeps every ticket alive, so the gatekeeper's own clock has a say: when the last block
-    is too old, nothing is served. Block time alone judges expiry, as it did when the ticket was given.
+    is too old, nothing is served. One block from the future does the same, because block time then waits for the
+    clocks to catch up; so a block that far ahead is not judged by either. Block time alone judges expiry, as it did
+    when the ticket was given.
     """
-    if moment.wall_s - moment.block_s > STALE_BLOCK_S:
+    if abs(moment.wall_s - moment.block_s) > STALE_BLOCK_S:
         return Deny(GatekeeperCode.LEDGER_STALE)
     if ticket is None:
         return Deny(GatekeeperCode.TICKET_UNKNOWN)

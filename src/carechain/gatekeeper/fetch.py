@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from msgspec import Meta, Struct
 
-from carechain.chain.queries import AnchorLine
+from carechain.chain.questions import AnchorLine
 from carechain.core.crypto import SigningKey
 from carechain.core.ids import U32, RecordId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, NONCE_SIZE
@@ -20,8 +20,8 @@ from carechain.core.scope import Scope
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.release import Asked, Release, ReleaseRequest
 from carechain.gatekeeper.serve import MSGPACK
-from carechain.sdk.authentication import AuthCode, sign_opening
-from carechain.sdk.opening import AnchoredRecord, OpenedRecord, open_records
+from carechain.sdk.authentication import AuthCode, Service, sign_opening
+from carechain.sdk.opening import AnchoredRecord, NotBelieved, OpenCode, OpenedRecord, open_records
 from carechain.sealing.hpke import HpkePrivateKey
 
 _ENVELOPE_BYTES: Final = 64 * 1024
@@ -119,8 +119,13 @@ class GatekeeperClient:
             # Pages follow record ids, so each must be the next stretch of what is expected, the last one all of it.
             part = rest if after is None else rest[: len(answer.records)]
             opened.extend(self._open(ticket, answer, part))
-            if after is None or not part:
+            if after is None:
                 return tuple(opened)
+            # A page that promises more must bring something and end where the next begins: a gatekeeper that
+            # stops short would otherwise pass for one that has no more.
+            if not part or part[-1].record_id != after:
+                unread = anchors[len(opened) :]
+                raise NotBelieved(OpenCode.RECORD_MISSING, record_id=unread[0].record_id if unread else None)
 
     def _open(self, ticket: bytes, answer: Release, expected: Sequence[AnchoredRecord]) -> tuple[OpenedRecord, ...]:
         return open_records(
@@ -155,6 +160,7 @@ class GatekeeperClient:
         opening = sign_opening(
             self._reader.signing,
             chain_id=self._chain_id,
+            service=Service.GATEKEEPER,
             server=self._custodian,
             party=self._reader.party,
             time_s=self._clock(),

@@ -19,7 +19,7 @@ from carechain.contracts.access import EntryKind, ReportRelease
 from carechain.core.crypto import SigningKey
 from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
 from carechain.core.rejection import Rejected
-from carechain.gatekeeper.audit import Audit, Report
+from carechain.gatekeeper.audit import Audit, AuditUnavailable, Report
 from carechain.gatekeeper.ledger import LedgerReader
 
 REPORT_VALID_S: Final = TX_LIFETIME_S // 2
@@ -57,7 +57,11 @@ class Reporter:
             return settled
 
     async def run(self, stop: asyncio.Event, *, every_s: float = REPORT_EVERY_S) -> None:
-        """Report at intervals until ``stop`` is set, and once more then."""
+        """Report at intervals until ``stop`` is set, and once more then.
+
+        A ledger that admits no report now, or an audit that cannot be used now, is tried again at the next turn.
+        Anything else is raised: watch whatever runs this, because reads that nobody reports look like none.
+        """
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), every_s)
@@ -66,11 +70,13 @@ class Reporter:
         await self._report_or_log()
 
     async def _report_or_log(self) -> None:
-        """A report that is not admitted now waits in the audit; only the reason is worth a line."""
+        """A report that cannot be made now waits in the audit; only the reason is worth a line."""
         try:
             await self.report()
         except Rejected as refused:
             _log.warning("report_postponed", code=int(refused.code), label=refused.code.label)
+        except AuditUnavailable as unavailable:
+            _log.error("storage_unavailable", kind=type(unavailable).__name__, reason=str(unavailable))
 
     async def _resume(self, report: Report) -> int:
         view = self._ledger.view()

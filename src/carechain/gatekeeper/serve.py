@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from carechain.chain.queries import share_of
 from carechain.charts.schema import ChartsUnavailable
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.gatekeeper.audit import AuditUnavailable
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.release import Gatekeeper, ReleaseRequest
-from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, SessionBook, decode_opening
+from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Service, SessionBook, decode_opening
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -97,12 +98,21 @@ class _Face:
         self._gatekeeper = gatekeeper
         self._clock = clock
         self._entropy = entropy
-        self._sessions = SessionBook(chain_id=gatekeeper.ledger.chain_id, server=gatekeeper.organisation)
+        self._sessions = SessionBook(
+            chain_id=gatekeeper.ledger.chain_id, service=Service.GATEKEEPER, server=gatekeeper.organisation
+        )
 
     async def session(self, request: Request) -> Response:
         opening = decode_opening(await _body(request))
-        party = self._gatekeeper.ledger.view().contracts.membership.party(opening.party)
-        session = self._sessions.open(opening, party=party, now_s=self._clock(), token=self._entropy(TOKEN_SIZE))
+        view = self._gatekeeper.ledger.view()
+        party = view.contracts.membership.party(opening.party)
+        session = self._sessions.open(
+            opening,
+            party=party,
+            organisation=None if party is None else share_of(view, party),
+            now_s=self._clock(),
+            token=self._entropy(TOKEN_SIZE),
+        )
         return Response(_encoder.encode(session), media_type=MSGPACK)
 
     async def release(self, request: Request) -> Response:

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
-from carechain.chain.queries import Asker, OfPseudonym, OfTicket, QueryCode, View, ask, patient_side, ticket_party
-from carechain.chain.queries import OfRecord as AboutRecord
+from msgspec.structs import replace
+
+from carechain.chain.queries import Asker, QueryCode, View, ask, log_reader, patient_side
+from carechain.chain.questions import OfPseudonym
+from carechain.chain.questions import OfRecord as AboutRecord
 from carechain.chain.receipts import FullReceipt
 from carechain.contracts import access, governance, membership, records, relationships
 from carechain.contracts.consent import schema as consent
+from carechain.contracts.roles import may_ask
 from carechain.core.message import Event
 from carechain.core.rejection import Rejected, require
 from carechain.core.vocabulary import PartyKind, Role
@@ -55,6 +59,17 @@ def sight_of(view: View, asker: Asker, receipt: FullReceipt) -> Sight:
     if asker.id == receipt.signer or asker.party.has_role(Role.REGULATOR):
         return Sight.WHOLE
     return Sight.OWN_EVENTS if any(sees(view, asker, event) for event in receipt.events) else Sight.NOTHING
+
+
+def shown(view: View, asker: Asker, event: Event) -> Event | None:
+    """The event as the asker may see it, or None. A grantee is not told who else was granted the same."""
+    if not sees(view, asker, event):
+        return None
+    if not isinstance(event, consent.Granted) or asker.party.has_role(Role.REGULATOR):
+        return event
+    if _patients_side(view, asker, event):
+        return event
+    return replace(event, grantees=tuple(one for one in event.grantees if asker.id == one or _of(asker, one)))
 
 
 # --- the rules ------------------------------------------------------------------------------------------
@@ -122,13 +137,14 @@ def _anchored(view: View, asker: Asker, event: records.Anchored) -> bool:
 
 
 def _decided(view: View, asker: Asker, event: access.Decided) -> bool:
-    if asker.id == event.requester or _patients_side(view, asker, event):
-        return True
-    return _of(asker, event.custodian) and _may_ask(asker, "access.ticket")
+    return asker.id == event.requester or _reads_log(view, asker, event.pseudonym)
 
 
 def _about_ticket(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
-    return _may_ask(asker, "access.ticket") and ticket_party(view, asker, OfTicket(event.ticket))
+    if _reads_log(view, asker, event.pseudonym):
+        return True
+    row = view.contracts.access.tickets.get(event.ticket)
+    return row is not None and asker.id == row.requester
 
 
 def _votes(_view: View, asker: Asker, _event: Event) -> bool:
@@ -142,6 +158,7 @@ def _agreements(_view: View, asker: Asker, _event: Event) -> bool:
 RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     membership.MemberAdmitted: _everyone,
     membership.MemberRemoved: _everyone,
+    membership.MemberAuthorityReplaced: _everyone,
     membership.StaffEnrolled: _staff,
     membership.StaffRenewed: _staff,
     membership.StaffDismissed: _staff,
@@ -169,7 +186,12 @@ RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
 
 
 def _may_ask(asker: Asker, query: str) -> bool:
-    return membership.may_ask(asker.party, query)
+    return may_ask(asker.party, query)
+
+
+def _reads_log(view: View, asker: Asker, pseudonym: bytes) -> bool:
+    """Whether the asker may read the access log: events about tickets are the log's lines, one by one."""
+    return _may_ask(asker, "access.log") and log_reader(view, asker, OfPseudonym(pseudonym))
 
 
 def _of(asker: Asker, organisation: bytes) -> bool:

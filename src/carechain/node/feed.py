@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Self
 
-from carechain.core.limits import EVENT_STREAM_BACKLOG, EVENT_STREAM_SUBSCRIBERS
+from carechain.core.limits import EVENT_STREAM_BACKLOG, EVENT_STREAM_SUBSCRIBERS, EVENT_STREAMS_PER_PARTY
 from carechain.core.rejection import Rejected
 from carechain.engine.session import CommittedBlock
 from carechain.node.refusals import NodeCode, Overloaded
@@ -57,11 +57,16 @@ class Feed:
         first = self._recent[0].height if self._recent else self.height + 1
         return self._recent[height - first] if height >= first else self._read(height)
 
-    def subscribe(self, from_height: int) -> "Subscription":
-        """Blocks from ``from_height`` on, then each as it is committed; raises :class:`Overloaded` when full."""
+    def subscribe(self, from_height: int, *, by: bytes | None = None) -> "Subscription":
+        """Blocks from ``from_height`` on, then each as it is committed; raises :class:`Overloaded` when full.
+
+        ``by`` is the party that follows, so that none takes the places of the others; None for the node's own use.
+        """
+        if by is not None and sum(one.by == by for one in self._subscriptions) >= EVENT_STREAMS_PER_PARTY:
+            raise Overloaded(NodeCode.TOO_MANY_OWN_STREAMS)
         if len(self._subscriptions) >= EVENT_STREAM_SUBSCRIBERS:
             raise Overloaded(NodeCode.TOO_MANY_STREAMS)
-        subscription = Subscription(self, max(1, from_height))
+        subscription = Subscription(self, max(1, from_height), by)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -83,8 +88,9 @@ class Subscription:
     ``EVENT_STREAM_BACKLOG`` blocks behind ends it with :class:`FellBehind`.
     """
 
-    def __init__(self, feed: Feed, height: int) -> None:
+    def __init__(self, feed: Feed, height: int, by: bytes | None) -> None:
         self._feed = feed
+        self.by = by
         self._wake = asyncio.Event()
         self._live = False
         self.height = height

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from carechain.chain import genesis as founding
 from carechain.chain.genesis import BadGenesis, Genesis
+from carechain.state.log import make_folder, sync_folder
 
 HOME_VERSION: Final = 1
 """Raised by one whenever the layout changes; each step has a migration below."""
@@ -29,7 +30,6 @@ LOCK_FILE: Final = "home.lock"
 RUNNING_FILE: Final = "running.json"
 FOLDERS: Final = ("keys", "ledger", "charts", "audit")
 GENESIS_BYTES: Final = 16 * 1024 * 1024
-_PRIVATE: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 _VERSION_DIGITS: Final = 9
 
@@ -77,7 +77,7 @@ class Home:
 
     def announce(self, running: Running) -> None:
         """Say where the node listens, for commands on this machine."""
-        _replace(self.path / RUNNING_FILE, msgspec.json.encode(running))
+        replace_file(self.path / RUNNING_FILE, msgspec.json.encode(running))
 
     def retire(self) -> None:
         """The node listens no more."""
@@ -85,12 +85,14 @@ class Home:
 
 
 def make_home(path: Path) -> None:
-    """Make the folders of a new home, or complete those of an old one; nothing that is there is changed."""
-    path.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
-    for name in FOLDERS:
-        (path / name).mkdir(exist_ok=True, mode=_PRIVATE)
+    """Make the folders of a new home, or complete those of an old one; nothing that is there is changed.
+
+    When it returns, their names are durable.
+    """
+    for folder in (path, *(path / name for name in FOLDERS)):
+        make_folder(folder)
     if not (path / VERSION_FILE).exists():
-        _replace(path / VERSION_FILE, b"%d\n" % HOME_VERSION)
+        replace_file(path / VERSION_FILE, b"%d\n" % HOME_VERSION)
 
 
 @contextmanager
@@ -134,16 +136,16 @@ def _migrate(path: Path) -> None:
         return
     for version in range(found, HOME_VERSION):
         MIGRATIONS[version](path)
-        _replace(file, b"%d\n" % (version + 1))
+        replace_file(file, b"%d\n" % (version + 1))
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a small file so that it is either the old one or the new one."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file so that it is the old one or the new one, whatever happens, and durable on return."""
     fresh = path.with_name(path.name + ".new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
-    try:
-        os.write(handle, data)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
+    sync_folder(path.parent)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from carechain.chain.header import SealedHeader
-from carechain.chain.queries import Asker, QueryCode, ask, decode_args
+from carechain.chain.queries import Asker, QueryCode, ask, decode_args, share_of
 from carechain.chain.receipts import FullReceipt, describe, encode_receipt
 from carechain.chain.tx import parse
 from carechain.core import merkle
@@ -27,7 +27,8 @@ from carechain.core.codec import encode
 from carechain.core.limits import HEARTBEAT_S, HTTP_BODY_BYTES, ID_SIZE, TX_SIZE_BYTES
 from carechain.core.rejection import Rejected, RejectionCode, present
 from carechain.engine.session import CommittedBlock
-from carechain.node.audience import Sight, require_block_reader, require_live, sees, sight_of
+from carechain.node.audience import Sight, require_block_reader, require_live, shown, sight_of
+from carechain.node.bodies import BodyReader
 from carechain.node.feed import FellBehind, Subscription
 from carechain.node.refusals import RETRY_AFTER_S, NodeCode
 from carechain.node.service import NodeFailed, NodeService
@@ -54,12 +55,10 @@ from carechain.sdk.answers import (
     Status,
     Submitted,
 )
-from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Opening, SessionBook, bearer
+from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Opening, Service, SessionBook, bearer
 
 QUERY_BODY_BYTES: Final = 64 * 1024
 OPENING_BODY_BYTES: Final = 4 * 1024
-BODY_S: Final = 30.0
-"""How long a body may take to arrive."""
 
 _NO_PROOFS: Final[tuple[ProvenEntry, ...]] = ()
 _QUERY: Final = "/v1/query/"
@@ -86,9 +85,10 @@ class Api:
 
     def __init__(self, service: NodeService, *, token_entropy: Callable[[int], bytes] = secrets.token_bytes) -> None:
         """Serve ``service``; ``token_entropy`` makes session tokens."""
-        self.sessions: Final = SessionBook(chain_id=service.chain_id, server=service.server)
+        self.sessions: Final = SessionBook(chain_id=service.chain_id, service=Service.NODE, server=service.server)
         self._service = service
         self._entropy = token_entropy
+        self._bodies = BodyReader()
         self._rest = Starlette(
             routes=[
                 Route("/v1/status", self._guarded("status", self._status), methods=["GET"]),
@@ -151,7 +151,7 @@ class Api:
     ) -> tuple[int, QueryAnswer]:
         service = self._service
         party = self._party(headers)
-        body = await read_body(receive, headers, QUERY_BODY_BYTES)
+        body = await self._bodies.read(receive, headers, QUERY_BODY_BYTES)
         name = scope["path"][len(_QUERY) :]
         args = read_arguments(form, body, name) if form is Form.JSON else decode_args(name, body)
         # From here to the answer nothing waits, so all of it is about one height.
@@ -176,7 +176,7 @@ class Api:
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], form: Form
     ) -> tuple[int, Submitted | Accepted]:
         limit = _JSON_TX_BYTES if form is Form.JSON else TX_SIZE_BYTES
-        raw = read_transaction(form, await read_body(receive, headers, limit))
+        raw = read_transaction(form, await self._bodies.read(receive, headers, limit))
         if _flag(scope["query_string"], b"wait", default=True):
             return _OK, await self._service.submit(raw)
         tx_id = parse(raw).id
@@ -231,19 +231,20 @@ class Api:
             self._party(headers)
             self.sessions.end(bearer(headers[b"authorization"].decode("latin-1")))
             return Response(status_code=204)
-        body = await read_body(request.receive, headers, OPENING_BODY_BYTES)
+        body = await self._bodies.read(request.receive, headers, OPENING_BODY_BYTES)
         opening = read_struct(form, body, Opening, AuthCode.OPENING_MALFORMED)
         asker = self._service.asker(opening.party)
         session = self.sessions.open(
             opening,
             party=None if asker is None else asker.party,
+            organisation=None if asker is None else share_of(self._service.view(), asker.party),
             now_s=int(self._service.clock()),
             token=self._entropy(TOKEN_SIZE),
         )
         return _response(form, session)
 
     async def _batch(self, request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
-        raws = read_transactions(form, await read_body(request.receive, headers, HTTP_BODY_BYTES))
+        raws = read_transactions(form, await self._bodies.read(request.receive, headers, HTTP_BODY_BYTES))
         if not raws:
             raise Rejected(NodeCode.TOO_MANY_TRANSACTIONS)
         outcomes = await self._service.submit_many(raws)
@@ -263,7 +264,7 @@ class Api:
             raise Rejected(NodeCode.TX_UNKNOWN)
         if sight is Sight.WHOLE:
             return _response(form, ShownReceipt(receipt=full, inclusion=prove_inclusion(block, index)))
-        own = tuple(event for event in full.events if sees(view, asker, event))
+        own = tuple(part for event in full.events if (part := shown(view, asker, event)) is not None)
         return _response(form, ShownReceipt(receipt=_without_transaction(full, own), inclusion=None))
 
     async def _block(self, request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
@@ -284,12 +285,12 @@ class Api:
         )
 
     async def _events(self, request: Request, headers: dict[bytes, bytes], _form: Form) -> Response:
-        self._require_stream(headers)
+        asker = self._require_stream(headers)
         resumed = headers.get(b"last-event-id")
         start = _number(resumed.decode("latin-1")) + 1 if resumed else None
         if start is None and "from" in request.query_params:
             start = _number(request.query_params["from"])
-        blocks = self._service.subscribe(start)
+        blocks = self._service.subscribe(start, by=asker.id)
         return _EventStream(self._stream(headers, blocks), blocks)
 
     def _require_stream(self, headers: dict[bytes, bytes]) -> Asker:
@@ -340,34 +341,12 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes:
-    """A body of at most ``limit_bytes``, arrived within :data:`BODY_S`; raises :class:`Rejected`."""
-    declared = headers.get(b"content-length")
-    if declared is not None and (len(declared) > len(str(limit_bytes)) or int(declared) > limit_bytes):
-        raise Rejected(NodeCode.BODY_TOO_LARGE)
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Rejected(NodeCode.BODY_MALFORMED)
-                body += bytes(message.get("body", b""))
-                if len(body) > limit_bytes:
-                    raise Rejected(NodeCode.BODY_TOO_LARGE)
-                if not message.get("more_body"):
-                    return body
-    except TimeoutError:
-        raise Rejected(NodeCode.BODY_MALFORMED) from None
-
-
 def prove_inclusion(block: CommittedBlock, index: int) -> Inclusion:
     """A transaction and its receipt with their paths to the block's roots (RFC 6962 section 2.1.1)."""
     receipts = [encode_receipt(receipt) for receipt in block.receipts]
     return Inclusion(
         raw=block.txs[index],
         receipt=receipts[index],
-        count=len(block.txs),
         tx_path=tuple(merkle.prove([merkle.leaf_hash(raw) for raw in block.txs], index)),
         receipt_path=tuple(merkle.prove([merkle.leaf_hash(one) for one in receipts], index)),
         sealed=encode(SealedHeader(block.header, block.signature)),
@@ -396,15 +375,15 @@ def _without_transaction(full: FullReceipt, events: tuple[Any, ...]) -> FullRece
 
 def _events_of(service: NodeService, asker: Asker, block: CommittedBlock) -> bytes | None:
     view = service.view()
-    shown = [
-        {"index": index, "tx_id": (block.tx_ids[index] or b"").hex(), **plain(event)}
+    events = [
+        {"index": index, "tx_id": (block.tx_ids[index] or b"").hex(), **plain(part)}
         for index, receipt in enumerate(block.receipts)
         for event in receipt.events
-        if sees(view, asker, event)
+        if (part := shown(view, asker, event)) is not None
     ]
-    if not shown:
+    if not events:
         return None
-    return _sse("events", {"height": block.height, "time_s": block.time_s, "events": shown}, block.height)
+    return _sse("events", {"height": block.height, "time_s": block.time_s, "events": events}, block.height)
 
 
 def _ended(code: RejectionCode, height: int) -> bytes:

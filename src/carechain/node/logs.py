@@ -40,8 +40,8 @@ FIELDS: Final = frozenset(
     }
 )
 """Fields that may be logged. None of them takes a party's id, a name or anything a person wrote."""
-RANDOM_IDS: Final = frozenset({"record", "ticket"})
-"""Fields for the ledger's own random ids, which an operator needs to follow an incident up: 64 hexadecimal digits."""
+RANDOM_IDS: Final = frozenset({"record", "ticket", "tx_id"})
+"""Fields for the ledger's own ids, which an operator needs to follow an incident up: 64 hexadecimal digits."""
 WITHHELD: Final = "withheld"
 _LONGEST: Final = 300
 _RANDOM_ID: Final = re.compile(r"[0-9a-f]{64}")

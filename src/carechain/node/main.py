@@ -7,13 +7,14 @@ is lost and nothing is answered from a ledger that is closed.
 import asyncio
 import gc
 import os
+import resource
 import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 import lmdb
@@ -29,10 +30,12 @@ from carechain.charts.store import Charts
 from carechain.core.rejection import Rejected
 from carechain.engine.blocklog import CorruptHistory, LogTooNew, WrongChain
 from carechain.engine.session import IllegalOrder
+from carechain.gatekeeper import listen
 from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUnavailable
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.gatekeeper.serve import app as gatekeeper_app
+from carechain.node.clock import ClockAhead
 from carechain.node.home import Home, HomeUnusable, Running, open_home
 from carechain.node.http import Api
 from carechain.node.logs import configure_logs
@@ -59,11 +62,15 @@ COLLECT_AFTER: Final = (100_000, 50, 1000)
 A node that executes transactions makes very many small objects that are freed at once without the collector. Python's
 usual figures make it look through them all the time and find nothing; these gave 17 % more transactions per second.
 """
-_BACKLOG: Final = 1024
 _NOT_A_PRODUCER: Final = (
     "This organisation is not one of the network's block producers. Point clients at a producer's node."
 )
 _log = structlog.get_logger("carechain.node")
+
+
+class PartEnded(Exception):  # noqa: N818 - names what happened
+    """A part of the node that should run until it is stopped ended by itself."""
+
 
 ENVIRONMENT_FAILURES: Final = (
     AuditDamaged,
@@ -73,11 +80,13 @@ ENVIRONMENT_FAILURES: Final = (
     BadSettings,
     ChartsTooNew,
     ChartsUnavailable,
+    ClockAhead,
     CorruptHistory,
     HomeUnusable,
     LogTooNew,
     NodeFailed,
     OSError,
+    PartEnded,
     StoreDamaged,
     StoreLocked,
     StoreTooNew,
@@ -96,6 +105,7 @@ def run(settings: Settings, *, identity: Identity | None = None) -> int:
     """
     configure_logs(settings.log.level)
     gc.set_threshold(*COLLECT_AFTER)
+    allow_open_files()
     try:
         with open_home(settings.home.expanduser()) as home:
             uvloop.run(_serve(settings, home, identity or open_identity(settings)))
@@ -103,6 +113,13 @@ def run(settings: Settings, *, identity: Identity | None = None) -> int:
         _complain(failure)
         return ENVIRONMENT
     return DONE
+
+
+def allow_open_files() -> None:
+    """Let this process have as many files open as it may: connections, and the files of the state tree, need them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_identity(settings: Settings) -> Identity:
@@ -139,28 +156,33 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
         service = await running.enter_async_context(_ledger(settings, home, identity))
         # A signal that comes earlier ends the process at once: nothing was acknowledged yet.
         asked_to_stop = _signals()
-        await running.enter_async_context(_serving(_server(ops_app(service), settings), sockets["ops"]))
-        await running.enter_async_context(_serving(_server(Api(service), settings, tls=True), sockets["api"]))
+        parts = _Parts()
+        serving = parts.serving
+        await running.enter_async_context(serving("operations server", ops_app(service), settings, sockets["ops"]))
+        await running.enter_async_context(serving("API server", Api(service), settings, sockets["api"], tls=True))
         running.push_async_callback(service.finish)
         if settings.gatekeeper_api.enabled:
-            app = await running.enter_async_context(_gatekeeper(home, service, identity))
-            await running.enter_async_context(_serving(_server(app, settings, tls=True), sockets["gatekeeper"]))
+            app = await running.enter_async_context(_gatekeeper(home, service, identity, parts))
+            door = serving("gatekeeper's server", app, settings, sockets["gatekeeper"], tls=True)
+            await running.enter_async_context(door)
         running.enter_context(_announced(home, urls))
         _log.info("node started", height=service.height, chain_id=service.chain_id, pid=os.getpid(), **urls)
-        await _until_stopped(service, asked_to_stop)
+        await _until_stopped(service, parts, asked_to_stop)
         _log.info("node stopping", height=service.height)
     _log.info("node stopped", height=service.height)
 
 
-async def _until_stopped(service: NodeService, asked_to_stop: asyncio.Event) -> None:
-    """Return when asked to stop; raises :class:`NodeFailed` when the ledger stops by itself."""
+async def _until_stopped(service: NodeService, parts: "_Parts", asked_to_stop: asyncio.Event) -> None:
+    """Return when asked to stop; raises when the ledger (:class:`NodeFailed`) or another part ends by itself."""
     asked = asyncio.create_task(asked_to_stop.wait())
-    ended = asyncio.create_task(service.stopped())
-    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+    ledger = asyncio.create_task(service.stopped())
+    await asyncio.wait({asked, ledger, *parts.tasks}, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
-    if ended.done():
-        ended.result()
-    ended.cancel()
+    if ledger.done():
+        ledger.result()
+    ledger.cancel()
+    if not asked_to_stop.is_set():
+        parts.require_running()
 
 
 @asynccontextmanager
@@ -175,7 +197,7 @@ async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIt
     )
     try:
         try:
-            await service.start()
+            await service.start(accept_gap_days=settings.clock.accept_gap_days)
         except IllegalOrder:
             raise HomeUnusable(_NOT_A_PRODUCER) from None
         yield service
@@ -184,7 +206,7 @@ async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIt
 
 
 @asynccontextmanager
-async def _gatekeeper(home: Home, service: NodeService, identity: Identity) -> AsyncIterator[ASGIApp]:
+async def _gatekeeper(home: Home, service: NodeService, identity: Identity, parts: "_Parts") -> AsyncIterator[ASGIApp]:
     """The organisation's door, and its reports to the ledger while it is open and once more when it closes."""
 
     def clock() -> int:
@@ -207,12 +229,8 @@ async def _gatekeeper(home: Home, service: NodeService, identity: Identity) -> A
             entropy=secrets.token_bytes,
         )
         closing = asyncio.Event()
-        reports = asyncio.create_task(reporter.run(closing), name="carechain release reports")
-        try:
+        async with parts.running("reporting of releases", reporter.run(closing), end=closing.set):
             yield gatekeeper_app(door, clock=clock, entropy=secrets.token_bytes)
-        finally:
-            closing.set()
-            await reports
 
 
 # --- sockets and signals --------------------------------------------------------------------------------
@@ -225,6 +243,10 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture nothing."""
         yield
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that are being answered, and return from ``serve``."""
+        self.should_exit = True
 
 
 def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
@@ -239,7 +261,7 @@ def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_BACKLOG,
+        backlog=listen.BACKLOG,
         limit_concurrency=settings.api.connections,
         timeout_graceful_shutdown=settings.api.drain_s,
         ssl_certfile=settings.path(certificate) if with_tls and certificate else None,
@@ -250,14 +272,51 @@ def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
     return _Server(config)
 
 
-@asynccontextmanager
-async def _serving(server: _Server, listening: socket.socket) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+class _Parts:
+    """What runs beside the ledger, by name: a part that ends by itself must end the node, or nobody would know."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[asyncio.Task[None], str] = {}
+
+    @asynccontextmanager
+    async def running(
+        self, name: str, part: Coroutine[None, None, None], *, end: Callable[[], object]
+    ) -> AsyncIterator[None]:
+        """Run ``part`` meanwhile; ``end`` asks it to end, which is then waited for."""
+        task = asyncio.create_task(part, name=f"carechain {name}")
+        self.tasks[task] = name
+        try:
+            yield
+        finally:
+            end()
+            await asyncio.wait({task})
+            failure = task.exception()
+            del self.tasks[task]
+        # Only now: a failure inside is what ended the node, and this one may be its consequence.
+        if failure is not None:
+            raise _ended(name, failure)
+
+    def serving(
+        self, name: str, app: ASGIApp, settings: Settings, listening: socket.socket, *, tls: bool = False
+    ) -> AbstractAsyncContextManager[None]:
+        """Serve ``app`` meanwhile; at the end, what is being answered is finished."""
+        server = _server(app, settings, tls=tls)
+        return self.running(name, server.serve(sockets=[listening]), end=server.stop)
+
+    def require_running(self) -> None:
+        """Raise why a part is running no more, if one is."""
+        for task, name in self.tasks.items():
+            if task.done():
+                raise _ended(name, task.exception())
+
+
+def _ended(name: str, failure: BaseException | None) -> BaseException:
+    """What the environment did speaks for itself; anything else is told as the end of the part."""
+    if isinstance(failure, ENVIRONMENT_FAILURES):
+        return failure
+    ended = PartEnded(f"The {name} ended by itself. Start the node again.")
+    ended.__cause__ = failure
+    return ended
 
 
 def _addresses(settings: Settings) -> dict[str, ApiSettings | OpsSettings | GatekeeperSettings]:
@@ -269,22 +328,13 @@ def _addresses(settings: Settings) -> dict[str, ApiSettings | OpsSettings | Gate
 
 @contextmanager
 def _bound(group: ApiSettings | OpsSettings | GatekeeperSettings) -> Iterator[socket.socket]:
-    """A listening socket: whoever connects from now on waits until the server behind it is up.
-
-    It names its protocol, because an event loop switches Nagle's delay off only where it sees TCP; with the delay, an
-    answer on a connection that is kept open takes 40 ms.
-    """
-    family = socket.AF_INET6 if ":" in group.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((group.host, group.port))
-            listening.listen(_BACKLOG)
-        except OSError as error:
-            raise HomeUnusable(
-                f"Cannot listen at {group.host}:{group.port}: {error.strerror}. "
-                "Choose another port, or stop what uses it."
-            ) from None
+    try:
+        listening = listen.bound_socket(group.host, group.port)
+    except OSError as error:
+        raise HomeUnusable(
+            f"Cannot listen at {group.host}:{group.port}: {error.strerror}. Choose another port, or stop what uses it."
+        ) from None
+    with listening:
         yield listening
 
 

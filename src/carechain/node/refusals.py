@@ -24,6 +24,15 @@ class NodeCode(RejectionCode):
     PARAMETER_MALFORMED = 1311, "A parameter in the address does not have the expected form. See the reference."
     TOO_MANY_STREAMS = 1312, "Too many event streams are open. Close some, or come back later."
     FELL_BEHIND = 1313, "You read more slowly than blocks come. Connect again from the height given."
+    TOO_MANY_OWN_STREAMS = 1314, "You have as many event streams open as one party may. Close one first."
+    CLOCK_JUMPED = (
+        1315,
+        "The node's clock jumped ahead, so it makes no blocks. Use another node, or wait until an operator has looked.",
+    )
+    NOT_EXECUTABLE = (
+        1316,
+        "The node failed over this transaction and left it out: an error in the program. Tell its id to the operator.",
+    )
 
 
 class Overloaded(Rejected):

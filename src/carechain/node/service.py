@@ -8,33 +8,42 @@ from it; while block N executes here, the signatures of block N+1 are verified t
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, Self
+
+import structlog
 
 from carechain.chain.genesis import Genesis
 from carechain.chain.header import SealedHeader
 from carechain.chain.queries import Asker, View
 from carechain.chain.receipts import code_named
 from carechain.core.crypto import SigningKey
-from carechain.core.limits import SUBMIT_QUEUE_TXS
+from carechain.core.limits import STALE_BLOCK_S, SUBMIT_QUEUE_TXS
 from carechain.core.rejection import Rejected
-from carechain.engine.admission import Admission
 from carechain.engine.embedded import BatchPolicy, BlockProducer, EmbeddedEngine
 from carechain.engine.session import Checkpoints, CommittedBlock, Session
-from carechain.engine.verifier import VerifierProcess
+from carechain.engine.txindex import id_of
+from carechain.node.clock import ACCEPT_GAP_DAYS, BlockClock, Clock, require_near, uptime_s
+from carechain.node.culprit import NOBODYS_FAULT, find_culprit
 from carechain.node.feed import Feed, Subscription
 from carechain.node.metrics import Metrics
 from carechain.node.refusals import NodeCode, Overloaded
 from carechain.node.submissions import Group, Outcome, Submissions
+from carechain.node.worker import Worker
 from carechain.sdk.answers import ProvenEntry, Submitted
 
 __all__ = ["NodeFailed", "NodeService", "Outcome", "ProvenEntry", "Submitted"]
 
 INLINE_CHECKS: Final = 2
 """So few signatures are verified sooner here than sent to the worker and back."""
+QUIET_S: Final = 60.0
+"""After so long without a transaction the tree is written, so that a restart has nothing to execute."""
+LOOK_AGAIN_S: Final = 1.0
+"""How often a clock that jumped is looked at."""
 
-Clock = Callable[[], float]
+_log = structlog.get_logger("carechain.node")
 
 
 class NodeFailed(Exception):  # noqa: N818 - names what happened to the node
@@ -52,9 +61,14 @@ class NodeService:
         policy: BatchPolicy | None = None,
         verify_in_worker: bool = True,
         clock: Clock = time.time,
+        passed: Clock = uptime_s,
         metrics: Metrics | None = None,
     ) -> None:
-        """Take over an open session. ``clock`` is wall-clock time in Unix seconds, from which block time is made."""
+        """Take over an open session.
+
+        ``clock`` is wall-clock time in Unix seconds, from which block time is made as long as ``passed``, which counts
+        seconds and is never set, agrees with it.
+        """
         self.metrics: Final = metrics or Metrics()
         self.server: Final = producer.party
         """The party this node acts as: what a client names when it opens a session."""
@@ -62,11 +76,10 @@ class NodeService:
         self._engine = EmbeddedEngine(session, producer)
         self._policy = policy or BatchPolicy()
         self._clock = clock
+        self._block_clock = BlockClock(wall=clock, passed=passed)
         self._submissions = Submissions()
+        self._worker = Worker(session, lambda: self._guarded(self._collect))
         self._verify_in_worker = verify_in_worker
-        self._verifier: VerifierProcess | None = None
-        self._admission: Admission | None = None
-        self._batches: dict[int, list[bytes]] = {}
         self._arrived: list[bytes] = []
         self._feed = Feed(read=session.block, height=session.head.height)
         self._sealed: SealedHeader | None = None
@@ -74,6 +87,9 @@ class NodeService:
         self._askers: dict[bytes, Asker] = {}
         self._wake = asyncio.Event()
         self._last_block_s = 0.0
+        self._busy_s = 0.0
+        # Opening may have executed what came after the last checkpoint.
+        self._unwritten = True
         self._draining = False
         self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
@@ -90,6 +106,7 @@ class NodeService:
         checkpoints: Checkpoints | None = None,
         verify_in_worker: bool = True,
         clock: Clock = time.time,
+        passed: Clock = uptime_s,
     ) -> Self:
         """Open or start the ledger in ``home/ledger`` with ``key`` as block producer.
 
@@ -101,17 +118,22 @@ class NodeService:
             policy=policy,
             verify_in_worker=verify_in_worker,
             clock=clock,
+            passed=passed,
         )
 
     # --- running ------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Make a first block, so that block time is the present, then go on making blocks. Raises ``OSError``."""
+    async def start(self, *, accept_gap_days: int = ACCEPT_GAP_DAYS) -> None:
+        """Make a first block, so that block time is the present, then go on making blocks.
+
+        Raises :class:`~carechain.node.clock.ClockAhead` when the clock is more than ``accept_gap_days`` ahead of the
+        last block, and ``OSError``.
+        """
+        self._look_at_clock(accept_gap_days)
         if self._verify_in_worker:
-            self._verifier = VerifierProcess.start()
-            self._admission = Admission(self._session, self._verifier)
-            asyncio.get_running_loop().add_reader(self._verifier.fileno(), self._collect)
+            self._worker.start()
         self._produce()
+        self._busy_s = self._last_block_s
         self._running = asyncio.create_task(self._make_blocks(), name="carechain blocks")
         self._running.add_done_callback(self._note_end)
 
@@ -126,9 +148,12 @@ class NodeService:
     async def drain(self) -> None:
         """Finish, write a checkpoint and close. May be repeated."""
         await self.finish()
-        self._end_worker()
+        self._worker.close()
         if self._failure is None:
             self._session.close()
+        else:
+            # Nothing more is written: what was acknowledged is in the log.
+            self._session.__exit__(type(self._failure), self._failure, None)
 
     async def stopped(self) -> None:
         """Wait until no more blocks are made; raises :class:`NodeFailed` when nobody asked for that."""
@@ -139,7 +164,13 @@ class NodeService:
     @property
     def is_live(self) -> bool:
         """Whether blocks are being made and submissions taken."""
-        return self._running is not None and not self._running.done() and not self._draining
+        going = self._failure is None and not self._draining
+        return going and self._running is not None and not self._running.done()
+
+    @property
+    def clock_jumped(self) -> bool:
+        """Whether the wall clock jumped ahead, so that no block is made and nothing is taken in."""
+        return self._block_clock.jumped(self.time_s)
 
     @property
     def clock(self) -> Clock:
@@ -156,18 +187,22 @@ class NodeService:
 
     def _fail(self, error: BaseException) -> None:
         """Nothing durable can be promised any more: everyone who waits is told, and the node stops."""
+        if self._failure is not None:
+            return
         self._failure = error
+        self._worker.unwatch()
         failed = NodeFailed("the node failed before the outcome was known: ask for the transaction by its id")
         failed.__cause__ = error
         self._submissions.fail(failed)
         self._feed.end()
+        self._wake.set()
 
-    def _end_worker(self) -> None:
-        if self._verifier is not None:
-            if self._verifier.alive:
-                asyncio.get_running_loop().remove_reader(self._verifier.fileno())
-            self._verifier.close()
-            self._verifier = self._admission = None
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """A step that the loop calls: what it raises would end in the loop's own log, and those who wait would wait."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node cannot go on as if nothing were
+            self._fail(error)
 
     # --- submitting ---------------------------------------------------------------------------------------
 
@@ -196,6 +231,8 @@ class NodeService:
         self._require_working()
         if not self.is_live:
             raise Overloaded(NodeCode.STOPPING)
+        if self.clock_jumped:
+            raise Overloaded(NodeCode.CLOCK_JUMPED)
         if len(raws) > SUBMIT_QUEUE_TXS:
             raise Rejected(NodeCode.TOO_MANY_TRANSACTIONS)
         loop = asyncio.get_running_loop()
@@ -205,7 +242,7 @@ class NodeService:
         fresh = self._submissions.take_in(raws, group, loop.time())
         if fresh and not self._arrived:
             # What else arrives in this turn of the loop is verified together with it.
-            loop.call_soon(self._admit_arrived)
+            loop.call_soon(self._guarded, self._admit_arrived)
         self._arrived += fresh
         return group
 
@@ -214,33 +251,51 @@ class NodeService:
         if self._failure is not None:
             return
         time_s = self._next_time_s()
-        if self._admission is None or len(raws) <= INLINE_CHECKS:
+        if len(raws) <= INLINE_CHECKS or not self._handed_over(raws, time_s):
             for raw in raws:
-                try:
-                    self._session.check(raw, time_s=time_s)
-                except Rejected as refused:
-                    self._refuse(raw, refused)
-                else:
-                    self._submissions.make_ready(raw)
+                self._admit(raw, time_s)
             self._wake.set()
         else:
-            self._batches[self._admission.submit(raws, time_s=time_s)] = raws
             self._collect()
+
+    def _handed_over(self, raws: Sequence[bytes], time_s: int) -> bool:
+        """Whether the worker has them; where one of them trips the program up, they are looked at one by one."""
+        try:
+            return self._worker.submit(raws, time_s=time_s)
+        except NOBODYS_FAULT:
+            raise
+        except Exception:  # noqa: BLE001 - looking at them one by one shows, and logs, which it was
+            return False
+
+    def _admit(self, raw: bytes, time_s: int) -> None:
+        try:
+            self._session.check(raw, time_s=time_s)
+        except Rejected as refused:
+            self._refuse(raw, refused)
+        except NOBODYS_FAULT:
+            raise
+        except Exception as bug:  # noqa: BLE001 - an error over one transaction must not end the node for all
+            self._set_aside(raw, bug)
+        else:
+            self._submissions.make_ready(raw)
 
     def _collect(self) -> None:
         """Take in the worker's verdicts, or those that were made here because the worker is gone."""
-        if self._admission is None or self._verifier is None or self._failure is not None:
+        if self._failure is not None:
             return
-        watched = self._verifier.fileno() if self._verifier.alive else None
-        for number, verdicts in self._admission.collect():
-            for raw, verdict in zip(self._batches.pop(number), verdicts, strict=True):
+        for raws, verdicts in self._worker.collect():
+            for raw, verdict in zip(raws, verdicts, strict=True):
                 if isinstance(verdict, int):
                     self._refuse(raw, Rejected(verdict))
                 else:
                     self._submissions.make_ready(raw)
-        if watched is not None and not self._verifier.alive:
-            asyncio.get_running_loop().remove_reader(watched)
         self._wake.set()
+
+    def _set_aside(self, raw: bytes, bug: Exception) -> None:
+        """Refuse a transaction that the program fails over, and name it to the operator."""
+        tx_id = id_of(raw)
+        _log.error("transaction_not_executable", tx_id=None if tx_id is None else tx_id.hex(), exc_info=bug)
+        self._refuse(raw, Rejected(NodeCode.NOT_EXECUTABLE))
 
     def _refuse(self, raw: bytes, refused: Rejected) -> None:
         self.metrics.refused(int(refused.code))
@@ -251,19 +306,20 @@ class NodeService:
     async def _make_blocks(self) -> None:
         while True:
             await self._until_due()
-            if self._draining and not len(self._submissions):
+            if self._failure is not None or (self._draining and not len(self._submissions)):
                 return
-            block = self._produce()
-            if not block.txs and not len(self._submissions):
-                # Nobody waits: write the tree, so that a restart has nothing to execute and old files get emptied.
-                self._session.checkpoint(idle=True)
+            if self.clock_jumped and not self._draining:
+                await self._until_clock_is_back()
+                continue
+            self._write_tree_if_quiet(self._produce())
+            self._worker.tend()
             # Between two blocks everyone else on the loop has a turn.
             await asyncio.sleep(0)
 
     async def _until_due(self) -> None:
         """Wait until the policy wants a block. While draining, whatever is ready is due."""
         loop = asyncio.get_running_loop()
-        while True:
+        while self._failure is None:
             self._wake.clear()
             ready = self._submissions.ready
             wait_s = self._policy.wait_s(
@@ -275,14 +331,37 @@ class NodeService:
             )
             if wait_s <= 0 or (self._draining and (ready or not len(self._submissions))):
                 return
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await self._woken(wait_s)
+
+    async def _woken(self, within_s: float) -> None:
+        """Wait until something happened, but no longer than ``within_s``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._wake.wait()
+
+    def _look_at_clock(self, accept_gap_days: int) -> None:
+        """At the start: a clock far ahead needs somebody's word, one behind makes the node unready."""
+        wall_s, head = self._clock(), self._session.head
+        # A chain without a block has nothing to lose: it can be founded again.
+        if head.height:
+            require_near(wall_s=wall_s, head_s=head.time_s, accept_gap_days=accept_gap_days)
+        if head.time_s - wall_s > STALE_BLOCK_S:
+            _log.warning("clock_behind_ledger", seconds=int(head.time_s - wall_s), height=head.height)
+
+    async def _until_clock_is_back(self) -> None:
+        """Make no block of a clock that jumped: a block from the future can never be taken back.
+
+        What waits goes on waiting. While draining it gets its block, whose time is counted, not read.
+        """
+        _log.error("clock_jumped", seconds=int(self._block_clock.ahead_s), height=self.height)
+        while self.clock_jumped and not self._draining and self._failure is None:
+            self._wake.clear()
+            await self._woken(LOOK_AGAIN_S)
+        if not self.clock_jumped:
+            _log.info("clock_back", height=self.height)
 
     def _next_time_s(self) -> int:
-        return max(int(self._clock()), self._session.head.time_s)
+        return self._block_clock.time_s(self._session.head.time_s)
 
     def _produce(self) -> CommittedBlock:
         """Make one block of what is ready, durable when this returns, and tell everyone."""
@@ -290,13 +369,41 @@ class NodeService:
         sizes = [len(entry.raw) for entry in islice(ready, self._policy.txs)]
         txs = self._submissions.take(self._policy.how_many(sizes))
         began_s = time.perf_counter()
-        block = self._engine.produce(time_s=self._next_time_s(), txs=txs)
+        block = self._execute(txs, self._next_time_s())
         self.metrics.block(block.receipts, time.perf_counter() - began_s)
         self._last_block_s = asyncio.get_running_loop().time()
+        self._block_clock.made_block()
         self._sealed = SealedHeader(block.header, block.signature)
         self._settle(block)
         self._feed.publish(block)
         return block
+
+    def _execute(self, txs: list[bytes], time_s: int) -> CommittedBlock:
+        """A block of ``txs``; one that cannot be executed is set aside, and what comes after it waits for the next."""
+        try:
+            return self._engine.produce(time_s=time_s, txs=txs)
+        except NOBODYS_FAULT:
+            raise
+        except Exception as bug:
+            index = find_culprit(self._session, time_s=time_s, txs=txs)
+            if index is None:
+                raise
+            block = self._engine.produce(time_s=time_s, txs=txs[:index])
+            self._set_aside(txs[index], bug)
+            self._submissions.put_back(txs[index + 1 :])
+            return block
+
+    def _write_tree_if_quiet(self, block: CommittedBlock) -> None:
+        """Write the tree once nothing has come for a while, and only what is not written yet.
+
+        Not at every heartbeat: each writing syncs several times and ends what was read from older trees.
+        """
+        if block.txs or len(self._submissions):
+            self._busy_s = self._last_block_s
+            self._unwritten = True
+        elif self._unwritten and self._last_block_s - self._busy_s >= QUIET_S:
+            self._session.checkpoint(idle=True)
+            self._unwritten = False
 
     def _settle(self, block: CommittedBlock) -> None:
         settle = self._submissions.settle
@@ -310,13 +417,13 @@ class NodeService:
 
     # --- following ----------------------------------------------------------------------------------------
 
-    def subscribe(self, from_height: int | None = None) -> Subscription:
+    def subscribe(self, from_height: int | None = None, *, by: bytes | None = None) -> Subscription:
         """Committed blocks from ``from_height`` on (None: the next one), in order, without gaps.
 
         Use it as ``async with service.subscribe() as blocks: async for block in blocks``. Raises
-        :class:`Overloaded` when too many follow. Ends when the node stops.
+        :class:`Overloaded` when too many follow, or too many for the party ``by``. Ends when the node stops.
         """
-        return self._feed.subscribe(self.height + 1 if from_height is None else from_height)
+        return self._feed.subscribe(self.height + 1 if from_height is None else from_height, by=by)
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -395,5 +502,5 @@ class NodeService:
         gauge(
             "verify_fallback_checks",
             "Signatures the worker process should have verified but did not.",
-            lambda: self._verifier.inline_checks if self._verifier else 0,
+            lambda: self._worker.fallback_checks,
         )

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS
 from carechain.engine.embedded import BATCH_BYTES, BATCH_TIMEOUT_S, BATCH_TXS, BatchPolicy
 from carechain.engine.session import Checkpoints
+from carechain.node.clock import ACCEPT_GAP_DAYS
 
 CONFIG_FILE: Final = "config.toml"
 SECRET_BYTES: Final = 4096
@@ -113,6 +114,15 @@ class CheckpointSettings(_Group):
         return Checkpoints(blocks=self.blocks, txs=self.txs)
 
 
+class ClockSettings(_Group):
+    """What the machine's clock must agree with before a block is made by it: block time can never go back."""
+
+    accept_gap_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        default=ACCEPT_GAP_DAYS,
+        description="A start is refused when the clock is more days than this ahead of the last block.",
+    )
+
+
 class LogSettings(_Group):
     """The log: JSON lines on standard error."""
 
@@ -139,6 +149,7 @@ class Settings(BaseSettings):
     gatekeeper_api: GatekeeperSettings = Field(default_factory=GatekeeperSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    clock: ClockSettings = Field(default_factory=ClockSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     def path(self, path: Path) -> Path:

@@ -101,6 +101,11 @@ class Submissions:
         self.ready_bytes -= sum(map(len, taken))
         return taken
 
+    def put_back(self, raws: Sequence[bytes]) -> None:
+        """What was taken for a block, and did not get into it, is next again."""
+        self.ready.extendleft(self._entries[raw] for raw in reversed(raws))
+        self.ready_bytes += sum(map(len, raws))
+
     def settle(self, raw: bytes, outcome: Outcome) -> None:
         """Hand the outcome to everyone who waits for it and forget the entry."""
         entry = self._entries.pop(raw)

@@ -176,6 +176,9 @@ STATUSES: Final[dict[RejectionCode, int]] = {
     NodeCode.METHOD_NOT_ALLOWED: 405,
     NodeCode.PARAMETER_MALFORMED: 400,
     NodeCode.TOO_MANY_STREAMS: 503,
+    NodeCode.TOO_MANY_OWN_STREAMS: 429,
+    NodeCode.CLOCK_JUMPED: 503,
+    NodeCode.NOT_EXECUTABLE: 500,
 }
 """HTTP status by code. Not listed: 401 for authentication, 400 for everything else."""
 RETRY_LATER: Final = frozenset({429, 503})

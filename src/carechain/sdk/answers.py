@@ -9,14 +9,14 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from carechain.chain.queries import AnchorLine, LogLine, MayReadAnswer, PatientLine, StaffLine
+from carechain.chain.questions import AnchorLine, LogLine, MayReadAnswer, PatientLine, StaffLine
 from carechain.chain.receipts import FullReceipt, Receipt
 from carechain.contracts.access import LogHead, TicketRow
 from carechain.contracts.consent.schema import RepresentativeRow, RequestRow, RuleRow
 from carechain.contracts.consent.views import GrantView, Reason
 from carechain.contracts.governance import AgreementRow, ProposalRow
 from carechain.contracts.membership import MemberRow
-from carechain.contracts.relationships import SummaryRow
+from carechain.contracts.relationships import RelationRow, SummaryRow
 from carechain.core.party import Party
 
 RowT = TypeVar("RowT")
@@ -82,11 +82,13 @@ class QueryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Inclusion(Struct, frozen=True, kw_only=True):
-    """Transaction and receipt as they are stored, with RFC 6962 audit paths to the roots in the sealed header."""
+    """Transaction and receipt as they are stored, with RFC 6962 audit paths to the roots in the sealed header.
+
+    The header states how many transactions the block has.
+    """
 
     raw: bytes
     receipt: bytes
-    count: int
     tx_path: tuple[bytes, ...]
     receipt_path: tuple[bytes, ...]
     sealed: bytes
@@ -120,6 +122,7 @@ ROWS: Final[dict[str, Any]] = {
     "membership.party": NamedRow[Party],
     "membership.staff": StaffLine,
     "relationships.patients": PatientLine,
+    "relationships.relation": RelationRow,
     "relationships.summary": SummaryRow,
     "consent.grants": GrantView,
     "consent.granted_to": GrantView,

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import httpx
@@ -15,7 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis
-from carechain.chain.queries import QUERIES, LogLine, LogPage, OfPseudonym
+from carechain.chain.queries import QUERIES
+from carechain.chain.questions import LogLine, LogPage, OfPseudonym
 from carechain.chain.receipts import OK, FullReceipt, Receipt, code_named
 from carechain.chain.tx import AdmissionCode, build, parse
 from carechain.core.crypto import SigningKey
@@ -30,7 +32,7 @@ from carechain.sdk.answers import (
     Submitted,
     decode_answer,
 )
-from carechain.sdk.authentication import AuthCode, OpenSession, sign_opening
+from carechain.sdk.authentication import AuthCode, OpenSession, Service, sign_opening
 from carechain.sdk.identity import Identity
 from carechain.sdk.proofs import Network, NotProven, verify_answer, verify_inclusion
 from carechain.sdk.verify_log import CompleteLog, verify_log
@@ -48,6 +50,7 @@ _UNAUTHENTICATED: Final = 401
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _REFUSED: Final = 400
+RAW: Final = "application/octet-stream"
 
 
 class Refused(Exception):  # noqa: N818 - the node's answer, not a fault of the client
@@ -67,6 +70,10 @@ class Unreachable(Exception):  # noqa: N818 - names the state of the network
     def __init__(self, reason: str, *, tx_id: bytes | None = None) -> None:
         super().__init__(reason)
         self.tx_id = tx_id
+
+
+class WrongNode(NotProven):
+    """Another node or network answers than the one this client is for. Nothing was signed; check the address."""
 
 
 class HasKeys(Protocol):
@@ -104,12 +111,18 @@ class Client:
         signer: "HasKeys | Identity | Signer",
         *,
         genesis: Genesis | None = None,
+        server: bytes | None = None,
         http: httpx.AsyncClient | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         clock: Callable[[], float] = time.time,
         give_up_s: float = REQUEST_S,
     ) -> None:
-        """``genesis`` is needed to check proofs; ``http`` may bring its own TLS settings and stays the caller's."""
+        """``genesis`` is needed to check proofs and names the only network that anything is signed for.
+
+        ``server`` is the party id of the node's organisation. Without it the first answer's is taken and kept, so
+        give it where the address alone does not prove who answers: a node could pass a signed opening on to the
+        server it named. ``http`` may bring its own TLS settings and stays the caller's.
+        """
         self.signer: Final = Signer.of(signer)
         self.network: Final = None if genesis is None else Network.of(genesis)
         self._url = url.rstrip("/")
@@ -119,7 +132,8 @@ class Client:
         self._clock = clock
         self._give_up_s = give_up_s
         self._session: OpenSession | None = None
-        self._status: Status | None = None
+        self._chain_id = None if self.network is None else self.network.chain_id
+        self._server = server
         self._block_s = 0
         self._block_seen_s = float("-inf")
 
@@ -137,11 +151,22 @@ class Client:
     # --- the chain ----------------------------------------------------------------------------------------
 
     async def status(self) -> Status:
-        """Where the chain stands at this node."""
+        """Where the chain stands at this node; raises :class:`WrongNode`."""
         status = msgspec.msgpack.decode(await self._send("GET", "/v1/status", signed_in=False), type=Status)
-        self._status = status
+        if self._chain_id not in (None, status.chain_id):
+            raise WrongNode("the node is one of another network; check its address")
+        if self._server not in (None, status.server):
+            raise WrongNode("the node is another organisation's than it must be; check its address")
+        self._chain_id, self._server = status.chain_id, status.server
         self._note_block_time(status.time_s)
         return status
+
+    async def _signed_for(self) -> tuple[str, bytes]:
+        """The network and the server that things are signed for: as the caller gave them, or the first answer did."""
+        if self._chain_id is not None and self._server is not None:
+            return self._chain_id, self._server
+        status = await self.status()
+        return status.chain_id, status.server
 
     async def block_time_s(self) -> int:
         """The node's block time, at most a minute old."""
@@ -157,11 +182,11 @@ class Client:
 
     async def sign(self, *messages: Message, nonce: bytes | None = None) -> bytes:
         """The bytes of a transaction with these messages, signed and valid for about five minutes."""
-        status = self._status or await self.status()
+        chain_id, _ = await self._signed_for()
         return build(
             key=self.signer.key,
             sender=self.signer.party,
-            chain_id=status.chain_id,
+            chain_id=chain_id,
             nonce=nonce or self._entropy(NONCE_SIZE),
             valid_until_s=await self.block_time_s() + VALID_S,
             messages=messages,
@@ -189,7 +214,7 @@ class Client:
         patience = _Patience(self._give_up_s)
         while True:
             try:
-                answer = await self._send("POST", "/v1/transactions", raw, media="application/octet-stream")
+                answer = await self._send("POST", "/v1/transactions", raw, media=RAW, signed_in=False)
                 return msgspec.msgpack.decode(answer, type=Submitted)
             except Refused as refused:
                 settled = refused.code == AdmissionCode.REPLAYED
@@ -256,6 +281,7 @@ class Client:
     async def query(self, name: str, args: Struct, *, prove: bool = False) -> QueryAnswer:
         """Ask; with ``prove`` the answer is checked against the genesis' block producers before it is returned.
 
+        A proven answer has no computed fields: grants come as :class:`~carechain.sdk.answers.NamedRow`.
         ``args`` is the struct that the query takes. Raises :class:`Refused`, :class:`Unreachable`, ``NotProven``.
         """
         if not isinstance(args, QUERIES[name].args):
@@ -268,7 +294,8 @@ class Client:
             raise Unreachable("the node's answer cannot be read: client and node do not fit") from None
         self._note_block_time(answer.time_s)
         if prove:
-            verify_answer(name, args, answer, self._require_network())
+            proven = verify_answer(name, args, answer, self._require_network())
+            return msgspec.structs.replace(answer, rows=proven.rows)
         return answer
 
     async def rows(self, name: str, args: Any, *, prove: bool = False) -> list[Any]:  # noqa: ANN401 - any query's
@@ -295,15 +322,14 @@ class Client:
                 return verify_log(pseudonym, lines, head, network)
 
     async def events(self, from_height: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """What the node streams: objects with ``kind`` (events, beat or end) and the fields of the reference."""
-        headers = {"authorization": f"Bearer {await self._token()}"}
+        """What the node streams: objects with ``kind`` (events, beat or end) and the fields of the reference.
+
+        Raises :class:`Refused`, :class:`Unreachable`.
+        """
         path = "/v1/events" if from_height is None else f"/v1/events?from={from_height}"
         try:
-            async with self._http.stream(
-                "GET", self._url + path, headers=headers, timeout=httpx.Timeout(REQUEST_S)
-            ) as response:
-                if response.status_code >= _REFUSED:
-                    raise _refused(response, await response.aread())
+            async with AsyncExitStack() as open_until_read:
+                response = await self._stream(path, open_until_read)
                 kind = ""
                 async for line in response.aiter_lines():
                     if line.startswith("event: "):
@@ -312,6 +338,20 @@ class Client:
                         yield {"kind": kind, **msgspec.json.decode(line.removeprefix("data: "))}
         except httpx.HTTPError as error:
             raise Unreachable(f"{type(error).__name__}: the event stream broke") from None
+
+    async def _stream(self, path: str, until: AsyncExitStack) -> httpx.Response:
+        """An answer that is read as it comes; signs in again once if the node has forgotten the session."""
+        for forgotten_before in (False, True):
+            headers = {"authorization": f"Bearer {await self._token()}"}
+            request = self._http.stream("GET", self._url + path, headers=headers, timeout=httpx.Timeout(REQUEST_S))
+            response = await until.enter_async_context(request)
+            if response.status_code < _REFUSED:
+                break
+            refused = _refused(response, await response.aread())
+            if forgotten_before or refused.code != AuthCode.SESSION_UNKNOWN:
+                raise refused
+            self._session = None
+        return response
 
     # --- sessions and transport ---------------------------------------------------------------------------
 
@@ -323,11 +363,12 @@ class Client:
 
     async def open_session(self) -> OpenSession:
         """Sign in at the node; done by itself when a request needs it."""
-        status = self._status or await self.status()
+        chain_id, server = await self._signed_for()
         opening = sign_opening(
             self.signer.key,
-            chain_id=status.chain_id,
-            server=status.server,
+            chain_id=chain_id,
+            service=Service.NODE,
+            server=server,
             party=self.signer.party,
             time_s=int(self._clock()),
             nonce=self._entropy(NONCE_SIZE),
@@ -339,18 +380,17 @@ class Client:
         self, method: str, path: str, body: bytes = b"", *, media: str = MSGPACK, signed_in: bool = True
     ) -> bytes:
         """One request, answered with a body; signs in again once if the node has forgotten the session."""
-        needs_session = signed_in and path != "/v1/transactions"
         try:
-            return await self._once(method, path, body, media, needs_session=needs_session)
+            return await self._once(method, path, body, media, signed_in=signed_in)
         except Refused as refused:
-            if not needs_session or refused.code != AuthCode.SESSION_UNKNOWN:
+            if not signed_in or refused.code != AuthCode.SESSION_UNKNOWN:
                 raise
         self._session = None
-        return await self._once(method, path, body, media, needs_session=True)
+        return await self._once(method, path, body, media, signed_in=True)
 
-    async def _once(self, method: str, path: str, body: bytes, media: str, *, needs_session: bool) -> bytes:
+    async def _once(self, method: str, path: str, body: bytes, media: str, *, signed_in: bool) -> bytes:
         headers = {"content-type": media, "accept": MSGPACK}
-        if needs_session:
+        if signed_in:
             headers["authorization"] = f"Bearer {await self._token()}"
         try:
             response = await self._http.request(method, self._url + path, content=body, headers=headers)
@@ -411,11 +451,12 @@ class SyncClient:
         signer: "HasKeys | Identity | Signer",
         *,
         genesis: Genesis | None = None,
+        server: bytes | None = None,
         give_up_s: float = REQUEST_S,
     ) -> None:
         """As :class:`Client`."""
         self._runner = asyncio.Runner()
-        self._client = Client(url, signer, genesis=genesis, give_up_s=give_up_s)
+        self._client = Client(url, signer, genesis=genesis, server=server, give_up_s=give_up_s)
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from carechain.contracts.membership import EnrolStaff
+from carechain.core.binding import enrolment_message
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
 from carechain.core.ids import PartyId, party_id
@@ -115,3 +117,14 @@ def new_identity(
         organisation=party if organisation is None else organisation,
         label=label,
     )
+
+
+def enrolment_of(
+    signing: SigningKey, *, chain_id: str, organisation: bytes, certificate: bytes, hpke_key: bytes
+) -> EnrolStaff:
+    """The message by which ``organisation`` enrols a key, with the key's own agreement to this certificate (ID-1).
+
+    ``signing`` is the new key, not the organisation's, and ``hpke_key`` the public key that goes with it.
+    """
+    wanted = enrolment_message(chain_id=chain_id, organisation=organisation, certificate=certificate, hpke_key=hpke_key)
+    return EnrolStaff(certificate=certificate, hpke_key=hpke_key, proof=signing.sign(wanted))

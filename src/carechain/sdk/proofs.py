@@ -2,27 +2,30 @@
 
 Everything is checked against a sealed header, and the header against the block producers that the genesis names. The
 client works out by itself which state keys the shown rows must stand under, so a node cannot prove something else
-than it shows. What is proven is that each shown row is on the ledger as shown; only for the access log
-(:mod:`carechain.sdk.verify_log`) that no row is missing.
+than it shows. What is proven is that each shown row is on the ledger as shown; that a record's latest version is the
+latest; and for the access log (:mod:`carechain.sdk.verify_log`) that no row is missing. What the node computed, such
+as whether a grant is live, is not proven and not handed on.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis
-from carechain.chain.header import Header, decode_sealed, signing_bytes
+from carechain.chain.header import HEADER_VERSION, Header, decode_sealed, signing_bytes
 from carechain.chain.receipts import FullReceipt, decode_receipt, describe
 from carechain.chain.tx import parse
 from carechain.contracts import access, membership, records, relationships
 from carechain.contracts.consent import schema as consent
+from carechain.contracts.consent.views import GrantView
 from carechain.core import merkle
 from carechain.core.codec import Malformed, encode
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.rejection import Rejected
 from carechain.engine.sealed import ProducerKeys, producer_keys
-from carechain.sdk.answers import Inclusion, QueryAnswer, ShownReceipt
+from carechain.sdk.answers import NamedRow, QueryAnswer, ShownReceipt
 from carechain.state import proof as state_proof
 
 Entry = tuple[bytes, bytes | None]
@@ -45,11 +48,15 @@ class Network(Struct, frozen=True, kw_only=True):
         return Network(chain_id=genesis.chain_id, producers=producer_keys(genesis))
 
 
-class Stand(Struct, frozen=True, kw_only=True):
-    """What a proof holds for: a height and its block time (Unix seconds). Compare the time with your clock."""
+class Proven(Struct, frozen=True, kw_only=True):
+    """What was proven, at a height and its block time (Unix seconds). Compare the time with your clock.
+
+    ``rows`` are the answer's but for what the node computed: grants come as :class:`NamedRow` without ``live``.
+    """
 
     height: int
     time_s: int
+    rows: tuple[Any, ...]
 
 
 def verify_header(sealed: bytes, network: Network) -> Header:
@@ -59,6 +66,8 @@ def verify_header(sealed: bytes, network: Network) -> Header:
     except Malformed:
         raise NotProven("the sealed header is malformed") from None
     header = decoded.header
+    if header.version != HEADER_VERSION:
+        raise NotProven("the header's version is unknown")
     if header.chain_id != network.chain_id:
         raise NotProven("the header is of another network")
     key = network.producers.get(header.producer)
@@ -71,20 +80,31 @@ def verify_header(sealed: bytes, network: Network) -> Header:
     return header
 
 
-def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -> Stand:  # noqa: ANN401 - any query's
+def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -> Proven:  # noqa: ANN401 - any query's
     """Check every row of an answer that was asked for with ``prove``; raises :class:`NotProven`.
 
-    ``args`` are the query's arguments and ``answer`` has typed rows. A query whose rows are computed and not stored
-    (who can see, may read, lists) cannot be proven.
+    ``args`` are the query's arguments and ``answer`` has typed rows. A query about one thing has exactly one row. A
+    query whose rows are computed and not stored (who can see, may read, lists) cannot be proven.
     """
     entries_of = PROVABLE.get(name)
     if entries_of is None:
         raise NotProven(f"the answer to {name} is computed and has no proof")
+    if name in ABOUT_ONE and len(answer.rows) != 1:
+        raise NotProven(f"the answer to {name} is one row, and this is not one")
     header = verify_header(answer.sealed, network)
     if (header.height, header.time_s, header.app_hash) != (answer.height, answer.time_s, answer.app_hash):
         raise NotProven("the answer and its header are not of one block")
-    verify_entries(entries_of(args, answer.rows), answer, header.app_hash)
-    return Stand(height=header.height, time_s=header.time_s)
+    try:
+        entries = entries_of(args, answer.rows)
+    except (TypeError, ValueError):
+        # An id or a number that no key has room for: the node's doing, as the arguments were made to fit.
+        raise NotProven("a row cannot be on the ledger") from None
+    # Rows stand in the order of their keys, so none can be shown twice.
+    if any(one[0] >= other[0] for one, other in pairwise(entries)):
+        raise NotProven("a row is there twice or out of order")
+    verify_entries(entries, answer, header.app_hash)
+    rows = tuple(NamedRow(one.grant_id, one.grant) if isinstance(one, GrantView) else one for one in answer.rows)
+    return Proven(height=header.height, time_s=header.time_s, rows=rows)
 
 
 def verify_entries(entries: Sequence[Entry], answer: QueryAnswer, app_hash: bytes) -> None:
@@ -107,15 +127,16 @@ def verify_entries(entries: Sequence[Entry], answer: QueryAnswer, app_hash: byte
 def verify_inclusion(shown: ShownReceipt, tx_id: bytes, network: Network) -> FullReceipt:
     """The receipt, worked out again from proven bytes; raises :class:`NotProven`.
 
-    Both the transaction and its receipt must lead to the roots of one header, and the transaction have this id.
+    Both the transaction and its receipt must lead to the roots of one header, and the transaction have this id. The
+    number of transactions comes from the header: with another one, the same path would prove another index.
     """
     inclusion = shown.inclusion
     if inclusion is None:
         raise NotProven("the receipt came without its transaction")
     header = verify_header(inclusion.sealed, network)
     index = shown.receipt.index
-    _lead_to(inclusion, inclusion.raw, index, inclusion.tx_path, header.tx_root)
-    _lead_to(inclusion, inclusion.receipt, index, inclusion.receipt_path, header.receipt_root)
+    _lead_to(inclusion.raw, index, header.tx_count, inclusion.tx_path, header.tx_root)
+    _lead_to(inclusion.receipt, index, header.tx_count, inclusion.receipt_path, header.receipt_root)
     try:
         proven = describe(inclusion.raw, decode_receipt(inclusion.receipt), height=header.height, index=index)
         same_id = parse(inclusion.raw).id == tx_id
@@ -126,11 +147,9 @@ def verify_inclusion(shown: ShownReceipt, tx_id: bytes, network: Network) -> Ful
     return proven
 
 
-def _lead_to(inclusion: Inclusion, data: bytes, index: int, path: tuple[bytes, ...], root: bytes) -> None:
+def _lead_to(data: bytes, index: int, count: int, path: tuple[bytes, ...], root: bytes) -> None:
     try:
-        merkle.check(
-            leaf=merkle.leaf_hash(data), index=index, count=inclusion.count, path=list(path), expected_root=root
-        )
+        merkle.check(leaf=merkle.leaf_hash(data), index=index, count=count, path=list(path), expected_root=root)
     except merkle.BadProof as bad:
         raise NotProven(str(bad)) from None
 
@@ -138,31 +157,51 @@ def _lead_to(inclusion: Inclusion, data: bytes, index: int, path: tuple[bytes, .
 # --- which entries a query's rows stand for -------------------------------------------------------------
 
 
+def _asked(shown: bytes, wanted: bytes | None) -> bytes:
+    """The id that stands beside a row, which must be the one that was asked about, where one was."""
+    if wanted is not None and shown != wanted:
+        raise NotProven("a row is about something else than was asked")
+    return shown
+
+
 def _member(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401 - the query's own types
-    return [(membership.MEMBERS_TABLE.key_of(args.organisation), encode(one.row)) for one in rows]
+    return [(membership.MEMBERS_TABLE.key_of(_asked(one.id, args.organisation)), encode(one.row)) for one in rows]
 
 
 def _party(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
-    return [(membership.PARTIES_TABLE.key_of(args.party), encode(one.row)) for one in rows]
+    return [(membership.PARTIES_TABLE.key_of(_asked(one.id, args.party)), encode(one.row)) for one in rows]
 
 
 def _summary(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
     return [(relationships.SUMMARIES.key_of(args.pseudonym), encode(one)) for one in rows]
 
 
+def _relation(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(relationships.RELATIONS.key_of(args.pseudonym), encode(one)) for one in rows]
+
+
 def _grants(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
-    return [(consent.GRANTS.key_of(args.pseudonym, one.grant_id), encode(one.grant)) for one in rows]
+    return [
+        (consent.GRANTS.key_of(_asked(one.pseudonym, args.pseudonym), one.grant_id), encode(one.grant)) for one in rows
+    ]
+
+
+def _anchor(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    """Versions have no gaps, so the absence of the next one makes this one the latest."""
+    entries = _anchors(args, rows)
+    return [*entries, *((records.ANCHORS.key_of(args.pseudonym, args.record, one.version + 1), None) for one in rows)]
 
 
 def _anchors(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
     wanted = getattr(args, "record", None)
     return [
-        (records.ANCHORS.key_of(args.pseudonym, wanted or one.record, one.version), encode(one.anchor)) for one in rows
+        (records.ANCHORS.key_of(args.pseudonym, _asked(one.record, wanted), one.version), encode(one.anchor))
+        for one in rows
     ]
 
 
 def _ticket(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
-    return [(access.TICKETS.key_of(args.ticket), encode(one.row)) for one in rows]
+    return [(access.TICKETS.key_of(_asked(one.id, args.ticket)), encode(one.row)) for one in rows]
 
 
 def _log_head(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
@@ -173,12 +212,25 @@ def _log_head(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
 PROVABLE: Final[dict[str, Callable[[Any, Any], list[Entry]]]] = {
     "membership.member": _member,
     "membership.party": _party,
+    "relationships.relation": _relation,
     "relationships.summary": _summary,
     "consent.grants": _grants,
-    "records.anchor": _anchors,
+    "records.anchor": _anchor,
     "records.history": _anchors,
     "records.timeline": _anchors,
     "access.ticket": _ticket,
     "access.log_head": _log_head,
 }
 """The queries whose rows are state entries."""
+ABOUT_ONE: Final = frozenset(
+    {
+        "membership.member",
+        "membership.party",
+        "relationships.relation",
+        "relationships.summary",
+        "records.anchor",
+        "access.ticket",
+        "access.log_head",
+    }
+)
+"""Those of them whose answer is one row; where there is none, the node refuses instead."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from carechain.chain.queries import LogLine, OfPseudonym
+from carechain.chain.questions import LogLine, OfPseudonym
 from carechain.contracts.access import EMPTY_LOG, LogHead, running_hash
 from carechain.sdk.answers import QueryAnswer
 from carechain.sdk.proofs import Network, NotProven, verify_answer
@@ -39,7 +39,7 @@ def verify_log(pseudonym: bytes, lines: Sequence[LogLine], answer: QueryAnswer, 
 
     ``answer`` is that of ``access.log_head`` with proofs. An empty log is proven by the absence of its entry.
     """
-    stand = verify_answer("access.log_head", OfPseudonym(pseudonym), answer, network)
-    if len(answer.rows) != 1 or answer.rows[0] != head_of(lines):
+    proven = verify_answer("access.log_head", OfPseudonym(pseudonym), answer, network)
+    if proven.rows != (head_of(lines),):
         raise NotProven("these lines are not the log that the ledger commits to")
-    return CompleteLog(pseudonym=pseudonym, lines=tuple(lines), height=stand.height, time_s=stand.time_s)
+    return CompleteLog(pseudonym=pseudonym, lines=tuple(lines), height=proven.height, time_s=proven.time_s)

@@ -169,8 +169,12 @@ def derive_pseudonym(seed: bytes, *, chain_id: str, suite: Suite, organisation: 
     )
 
 
-def binding_proof(pseudonym: Pseudonym, *, chain_id: str, id_hash: bytes) -> bytes:
-    """The pseudonym's signature that lets the registrar of its organisation bind it to ``id_hash`` (ID-3)."""
+def binding_proof(pseudonym: Pseudonym, *, chain_id: str, id_hash: bytes, number: int = 0) -> bytes:
+    """The pseudonym's signature that lets the registrar of its organisation bind it to ``id_hash`` (ID-3).
+
+    ``number`` is 0 for a new pseudonym. To come back after leaving, sign the relation's ``proofs_used`` (the query
+    ``relationships.relation``); the registrar's message carries the same number.
+    """
     return pseudonym.signing.sign(
         binding_message(
             chain_id=chain_id,
@@ -179,6 +183,7 @@ def binding_proof(pseudonym: Pseudonym, *, chain_id: str, id_hash: bytes) -> byt
             suite=pseudonym.signing.suite,
             public_key=pseudonym.signing.public_key,
             hpke_key=pseudonym.hpke.public_key,
+            number=number,
         )
     )
 

@@ -79,8 +79,8 @@ def _opened(load: Load, node: Node, path: bytes) -> bytes | Branch:
         if stored[:1] not in (bytes([LEAF]), bytes([BRANCH])) or stored_size(stored, 0) != len(stored):
             raise BadState(_place(path), "not a node")
         return stored if stored[0] == LEAF else read_branch(stored)
-    except (StoreDamaged, KeyError):
-        raise BadState(_place(path), "a node is missing") from None
+    except StoreDamaged as damaged:
+        raise BadState(_place(path), str(damaged)) from None
     except StructError:
         raise BadState(_place(path), "not a node") from None
 

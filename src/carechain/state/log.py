@@ -9,15 +9,22 @@ Nodes are written in three streams because they live differently: a leaf stays u
 below it. Kept apart, files of upper branches are all but unused when their turn to be emptied comes, and the others
 seldom need it.
 
+Behind each node stands a CRC-32 of its bytes, references included, seeded with the place it is meant for. It is checked
+whenever a node is fetched: a changed bit must be noticed before a block is built on it, because the hashes in the tree
+are only looked at by ``verify``. What fails leaves a mark in the folder, so that the next start does not use it either.
+
 Why files and not the B-tree that holds the rest: replaced branches lie scattered, and deleting them from a B-tree
 rewrites about as many pages at every checkpoint as the tree has.
 """
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from os import pread
 from pathlib import Path
+from struct import error as StructError  # noqa: N812 - the standard library's spelling of a class
 from typing import Final
+from zlib import crc32
 
 from carechain.state.node import REFERENCE_SIZE, stored_size
 
@@ -41,10 +48,17 @@ _LARGEST_FILE_BYTES: Final = 1 << _OFFSET_BITS
 _FILES_PER_STREAM: Final = 64
 """Files grow with the store, so that about this many are open per stream until they reach their largest size."""
 _SUFFIX: Final = ".nodes"
+DAMAGED_MARK: Final = "damaged"
+"""The name of the file that says that damage was found here."""
+_CHECK_BYTES: Final = 4
+_PRIVATE: Final = 0o700
+_SEED_MASK: Final = 0xFFFF_FFFF
+_SOUND: Final = 0x2144_DF1C
+"""The CRC-32 of any bytes with their own CRC-32 behind them, least significant byte first."""
 
 
 class StoreDamaged(Exception):  # noqa: N818 - names the state of the disk
-    """What is on the disk is not what was written: rebuild the store from the block log."""
+    """What is on the disk is not what was written; start again: the store is then rebuilt from the block log."""
 
 
 class NodeFile:
@@ -64,7 +78,7 @@ def file_of(reference: int) -> int:
 
 
 def size_of(reference: int) -> int:
-    """The length in bytes of the node a reference points to."""
+    """The length in bytes of what a reference points to: the node and its checksum."""
     return reference & _LENGTH_MASK
 
 
@@ -99,11 +113,12 @@ class Stream:
 
     def add(self, stored: bytes) -> int:
         """Append a node and return its reference; it can be loaded once the log is flushed."""
-        size = len(stored)
+        size = len(stored) + _CHECK_BYTES
         if size > self._room:
             self._begin_file(size)
         self._room -= size
-        self._waiting.append(stored)
+        check = crc32(stored, self._next >> _LENGTH_BITS & _SEED_MASK)
+        self._waiting += stored, check.to_bytes(_CHECK_BYTES, "little")
         reference = self._next | size
         self._next += size << _LENGTH_BITS
         return reference
@@ -146,12 +161,24 @@ class NodeLog:
         self.streams = (self.upper, self.lower, self.leaves)
 
     def load(self, reference: int) -> bytes:
-        """The stored bytes of a node. Raises :class:`StoreDamaged` when its file is shorter than it was."""
-        size = reference & _LENGTH_MASK
-        stored = pread(self._handles[reference >> _FILE_SHIFT], size, reference >> _LENGTH_BITS & _OFFSET_MASK)
-        if len(stored) != size:
-            raise StoreDamaged("a node file ends too early")
-        return stored
+        """The stored bytes of a node. Raises :class:`StoreDamaged` when they are not those that were written."""
+        place = reference >> _LENGTH_BITS
+        try:
+            stored = pread(self._handles[reference >> _FILE_SHIFT], reference & _LENGTH_MASK, place & _OFFSET_MASK)
+        except KeyError:
+            raise self.condemn("a node file is missing") from None
+        if crc32(stored, place & _SEED_MASK) != _SOUND:
+            raise self.condemn("a node fails its checksum")
+        return stored[:-_CHECK_BYTES]
+
+    def condemn(self, reason: str) -> StoreDamaged:
+        """The error to raise for damage, after leaving the mark that keeps a later start from using the store."""
+        if self._writable:
+            # Where the disk takes no mark, a later start has to meet the damage again.
+            with suppress(OSError):
+                os.close(os.open(self._folder / DAMAGED_MARK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                sync_folder(self._folder)
+        return StoreDamaged(reason)
 
     # --- files --------------------------------------------------------------------------------------------
 
@@ -159,7 +186,10 @@ class NodeLog:
         """Open the files a checkpoint names, as (number, size, dead bytes), and cut what was written after it.
 
         Files the checkpoint does not name are left over from an interrupted one; a writable log removes them.
+        Raises :class:`StoreDamaged`, where the log is writable also when damage was found here earlier.
         """
+        if self._writable and (self._folder / DAMAGED_MARK).exists():
+            raise StoreDamaged("damage was found in it earlier")
         for number, size, dead in sizes:
             handle = self._open(number, os.O_RDWR if self._writable else os.O_RDONLY)
             self.files[number] = NodeFile(handle=handle, size_bytes=size, dead_bytes=dead)
@@ -236,11 +266,7 @@ class NodeLog:
             os.fdatasync(self.files[number].handle)
         if grown:
             # A file begun just now is durable only once its name is.
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
         self._grown.clear()
         return grown
 
@@ -251,11 +277,42 @@ class NodeLog:
         file = self.files[number]
         data = os.pread(file.handle, file.size_bytes, 0)
         if len(data) != file.size_bytes:
-            raise StoreDamaged("a node file ends too early")
+            raise self.condemn("a node file ends too early")
         at = 0
         while at < len(data):
-            size = stored_size(data, at)
-            reference = number << _FILE_SHIFT | at << _LENGTH_BITS | size
+            try:
+                end = at + stored_size(data, at) + _CHECK_BYTES
+            except StructError:
+                raise self.condemn("a node fails its checksum") from None
+            reference = number << _FILE_SHIFT | at << _LENGTH_BITS | end - at
+            # Also where nobody uses the node: its length says where the next one begins.
+            if crc32(data[at:end], reference >> _LENGTH_BITS & _SEED_MASK) != _SOUND:
+                raise self.condemn("a node fails its checksum")
             if reference not in dead:
-                yield reference, data[at : at + size]
-            at += size
+                yield reference, data[at : end - _CHECK_BYTES]
+            at = end
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, for its owner only, and return once all these names are durable.
+
+    The name of a folder that is there already is made durable too: whoever made it may have been stopped in between.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=_PRIVATE, exist_ok=True)
+        sync_folder(one.parent)
+    if not missing:
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -139,9 +139,12 @@ def verify_absence(root_hash: bytes, key: bytes, proof: Proof) -> None:
         last = proof.steps[-1]
         depth = sum(len(step.skip) + 1 for step in proof.steps[:-1])
         symbols = spell(key)
-        follows = symbols.startswith(last.skip, depth)
-        if follows and last.bitmap >> symbols[depth + len(last.skip)] & 1:
-            raise BadProof("the branch has a child for the key")
+        if symbols.startswith(last.skip, depth):
+            at = depth + len(last.skip)
+            if at >= len(symbols):
+                raise BadProof("a branch stands behind the end of the key")
+            if last.bitmap >> symbols[at] & 1:
+                raise BadProof("the branch has a child for the key")
         _climb(root_hash, key, proof.steps[:-1], _branch_hash(last, last.hashes))
     elif root_hash != ZERO_HASH:
         raise BadProof("the tree is not empty")

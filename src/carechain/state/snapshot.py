@@ -81,10 +81,11 @@ class Snapshot:
         return self._entries(prefix, after, limit)
 
     def _entries(self, prefix: bytes, after: bytes | None, limit: int | None) -> Iterator[tuple[bytes, bytes]]:
+        # An iterator may outlive its snapshot, so this is asked whenever it goes on, before anything is fetched.
+        self._check()
         for entry in islice(trie.scan(self._source.load_recent, self._root, prefix, after), limit):
-            # An iterator may outlive its snapshot, so this is asked whenever it goes on.
-            self._check()
             yield entry
+            self._check()
 
     def prove(self, key: bytes) -> Proof:
         """A proof of the value under ``key``, or of its absence, against :attr:`root_hash`."""

@@ -11,6 +11,7 @@ One process writes, and from one thread; others may open the store read-only.
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Annotated, Final, Self, TypeVar
@@ -23,6 +24,7 @@ from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.ids import U63, Hash
 from carechain.core.message import Row
 from carechain.state import trie
+from carechain.state.lmdb_file import DAMAGE, INDEX_FILE, INDEX_FOLDER, fill_up, get, open_index, under
 from carechain.state.log import (
     DEFAULT_FILE_BYTES,
     LEAVES,
@@ -32,17 +34,32 @@ from carechain.state.log import (
     all_leaves,
     file_of,
     is_upper,
+    make_folder,
     size_of,
     stream_of,
 )
-from carechain.state.node import EMPTY, REFERENCE_SIZE, Branch, Node, Root, write_reference
+from carechain.state.node import (
+    EMPTY,
+    LEAF,
+    REFERENCE_SIZE,
+    Branch,
+    Node,
+    Root,
+    leaf_entry,
+    leaf_hash,
+    read_branch,
+    write_reference,
+)
 from carechain.state.recent import Fetched
 from carechain.state.snapshot import Snapshot
 
 T = TypeVar("T")
 
-STORE_VERSION: Final = 1
-"""Raised by one whenever the layout on disk changes; each step has a migration below."""
+STORE_VERSION: Final = 2
+"""Raised by one whenever the layout on disk changes; each step has a migration below, or else the store is rebuilt.
+
+Version 2 put a checksum behind every node.
+"""
 Migration = Callable[[lmdb.Transaction, Path], None]
 MIGRATIONS: Final[dict[int, Migration]] = {}
 """From version n to n+1, run inside the transaction that also records the new version."""
@@ -51,7 +68,6 @@ Side = tuple[str, bytes, bytes | None]
 """Table, key and value (None deletes) of a side entry."""
 
 INITIAL_MAP_BYTES: Final = 64 * 1024 * 1024
-SIDE_TABLES: Final = 16
 SIDE_PAGE_ROWS: Final = 1000
 NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
 LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
@@ -74,7 +90,7 @@ class StoreTooNew(Exception):  # noqa: N818 - names what is wrong with the store
 
 
 class StoreTooOld(Exception):  # noqa: N818 - names what is wrong with the store
-    """The store needs a migration that this program cannot run, or not on a read-only store."""
+    """The store needs a migration that this program cannot run, or not on a read-only store: rebuild it."""
 
 
 class StoreLocked(Exception):  # noqa: N818 - names what is wrong with the store
@@ -135,34 +151,26 @@ class NodeStore:
         """
         lock = None
         if not read_only:
-            (path / "index").mkdir(parents=True, exist_ok=True)
+            make_folder(path / INDEX_FOLDER)
             lock = _lock(path / "lock")
-        env = lmdb.open(
-            str(path / "index"),
-            map_size=map_bytes,
-            max_dbs=SIDE_TABLES + 3,
-            mode=0o600,
-            readonly=read_only,
-            create=not read_only,
-            readahead=False,
-        )
         log = NodeLog(path, file_bytes=file_bytes, writable=not read_only)
-        store = cls(path, env=env, log=log, lock=lock)
+        env: lmdb.Environment | None = None
         try:
+            env = open_index(path / INDEX_FOLDER, read_only=read_only, map_bytes=map_bytes)
+            store = cls(path, env=env, log=log, lock=lock)
             store._check_version()
             store._resume()
-        except BaseException:
-            store.close()
+        except BaseException as error:
+            _release(log, env, lock)
+            if isinstance(error, DAMAGE):
+                raise StoreDamaged("the file of the small tables cannot be read") from error
             raise
         return store
 
     def close(self) -> None:
         """Release files and locks. What was applied since the last checkpoint is only in the block log."""
-        self._log.close()
-        self._env.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        _release(self._log, self._env, lock)
 
     def __enter__(self) -> Self:
         return self
@@ -173,8 +181,7 @@ class NodeStore:
     # --- opening ------------------------------------------------------------------------------------------
 
     def _check_version(self) -> None:
-        with self._reading() as txn:
-            raw = _get(txn, _VERSION_KEY, self._main)
+        raw = self._read(lambda txn: get(txn, _VERSION_KEY, self._main))
         found = STORE_VERSION if raw is None else _NUMBER.unpack(raw)[0]
         if found > STORE_VERSION:
             raise StoreTooNew(f"the store has version {found}, this program knows {STORE_VERSION}")
@@ -194,15 +201,27 @@ class NodeStore:
         txn.put(_VERSION_KEY, _NUMBER.pack(STORE_VERSION), db=self._main)
 
     def _resume(self) -> None:
-        with self._reading() as txn:
-            raw = _get(txn, _HEAD_KEY, self._main)
-            sizes = [(_NUMBER.unpack(number)[0], *_SIZES.unpack(row)) for number, row in txn.cursor(db=self._files)]
+        def read(txn: lmdb.Transaction) -> tuple[bytes | None, list[tuple[int, int, int]]]:
+            files = txn.cursor(db=self._files)
+            return get(txn, _HEAD_KEY, self._main), [(*_NUMBER.unpack(one), *_SIZES.unpack(row)) for one, row in files]
+
+        raw, sizes = self._read(read)
         if raw is not None:
             try:
                 self._head = decode_strict(_head_decoder, raw)
             except Malformed:
                 raise StoreDamaged("the last checkpoint cannot be read") from None
         self._log.adopt(sizes)
+        # Whoever only reads goes through all nodes anyway, and names the one that is wrong.
+        if self._lock is not None and self._head.top is not None and self._top_hash(self._head.top) != self._head.root:
+            raise StoreDamaged("the top node is not that of the last checkpoint")
+
+    def _top_hash(self, top: int) -> bytes:
+        stored = self.load(top)
+        if stored[0] == LEAF:
+            key, value = leaf_entry(stored)
+            return leaf_hash(key, sha256(value).digest())
+        return sha256(read_branch(stored)[2]).digest()
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -222,17 +241,22 @@ class NodeStore:
 
     def meta(self) -> dict[str, bytes]:
         """What the last checkpoint was told to remember."""
-        with self._reading() as txn:
+
+        def read(txn: lmdb.Transaction) -> dict[str, bytes]:
             cursor = txn.cursor(db=self._main)
-            return {key[len(_META) :].decode(): value for key, value in _under(cursor, _META)}
+            return {key[len(_META) :].decode(): value for key, value in under(cursor, _META)}
+
+        return self._read(read)
 
     def side_get(self, table: str, key: bytes) -> bytes | None:
         """An entry of a side table as of the last checkpoint."""
         db = self._side_table(table, create=False)
-        if db is None:
-            return None
-        with self._reading() as txn:
-            return _get(txn, key, db)
+        return None if db is None else self._read(lambda txn: get(txn, key, db))
+
+    def side_count(self, table: str) -> int:
+        """How many entries a side table had at the last checkpoint."""
+        db = self._side_table(table, create=False)
+        return 0 if db is None else self._read(lambda txn: int(txn.stat(db)["entries"]))
 
     def side_scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries of a side table whose key starts with ``prefix``, ascending.
@@ -242,9 +266,12 @@ class NodeStore:
         """
         db = self._side_table(table, create=False)
         start = prefix
+
+        def read(txn: lmdb.Transaction) -> list[tuple[bytes, bytes]]:
+            return list(under(txn.cursor(db=db), prefix, start, SIDE_PAGE_ROWS))
+
         while db is not None:
-            with self._reading() as txn:
-                page = list(_under(txn.cursor(db=db), prefix, start, SIDE_PAGE_ROWS))
+            page = self._read(read)
             yield from page
             if len(page) < SIDE_PAGE_ROWS:
                 return
@@ -254,12 +281,30 @@ class NodeStore:
         db = self._side.get(table)
         if db is None:
             name = b"side/" + table.encode()
-            try:
-                db = self._growing(lambda: self._env.open_db(name, create=create))
-            except (lmdb.NotFoundError, lmdb.ReadonlyError):
+
+            def attempt() -> "lmdb._Database | None":
+                try:
+                    return self._env.open_db(name, create=create)
+                except (lmdb.NotFoundError, lmdb.ReadonlyError):
+                    return None
+
+            db = self._growing(attempt)
+            if db is None:
                 return None
             self._side[table] = db
         return db
+
+    def condemn(self, reason: str) -> StoreDamaged:
+        """The error to raise where the store turns out to be wrong; the next start will rebuild it."""
+        return self._log.condemn(reason)
+
+    def _read(self, action: Callable[[lmdb.Transaction], T]) -> T:
+        """What ``action`` makes of one read transaction."""
+        try:
+            with self._reading() as txn:
+                return action(txn)
+        except DAMAGE as error:
+            raise self.condemn("the file of the small tables cannot be read") from error
 
     def _reading(self) -> lmdb.Transaction:
         try:
@@ -343,7 +388,7 @@ class NodeStore:
         for number in emptied:
             key = _NUMBER.pack(number)
             txn.delete(key, db=self._files)
-            for dead_key in [key for key, _ in _under(txn.cursor(db=self._dead), key)]:
+            for dead_key in [key for key, _ in under(txn.cursor(db=self._dead), key)]:
                 txn.delete(dead_key, db=self._dead)
 
     def _store(self, node: Node) -> int:
@@ -373,6 +418,7 @@ class NodeStore:
                 write(txn)
 
         self._growing(attempt)
+        fill_up(self._env, self._path / INDEX_FOLDER)
 
     def _growing(self, attempt: Callable[[], T]) -> T:
         """Repeat ``attempt`` with twice the map whenever LMDB's map is full."""
@@ -381,6 +427,8 @@ class NodeStore:
                 return attempt()
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
+            except DAMAGE as error:
+                raise self.condemn("the file of the small tables cannot be written") from error
 
     # --- emptying old files -------------------------------------------------------------------------------
 
@@ -410,7 +458,7 @@ class NodeStore:
         moved = trie.relocate(self.load, root, sorted(keys), unwanted)
         fresh = [reference for batch in moved.dead[len(root.dead) :] for reference in batch]
         if {reference for reference in fresh if file_of(reference) in chosen} != live:
-            raise StoreDamaged("nodes said to be in use are not part of the tree")
+            raise self.condemn("nodes said to be in use are not part of the tree")
         for number, references in _by_file([fresh]).items():
             dead.setdefault(number, []).extend(references)
         return moved, numbers
@@ -438,9 +486,9 @@ class NodeStore:
         return chosen
 
     def _dead_in(self, number: int) -> set[int]:
-        with self._reading() as txn:
-            rows = [row for _, row in _under(txn.cursor(db=self._dead), _NUMBER.pack(number))]
-        joined = b"".join(rows)
+        joined = self._read(
+            lambda txn: b"".join(row for _, row in under(txn.cursor(db=self._dead), _NUMBER.pack(number)))
+        )
         return {int.from_bytes(joined[at : at + 8], "big") for at in range(0, len(joined), 8)}
 
 
@@ -452,23 +500,34 @@ def _by_file(batches: Iterable[list[int]]) -> dict[int, list[int]]:
     return grouped
 
 
-def _get(txn: lmdb.Transaction, key: bytes, db: "lmdb._Database") -> bytes | None:
-    value = txn.get(key, db=db)
-    return None if value is None else bytes(value)
+def height_on_disk(path: Path) -> int | None:
+    """The height of the last checkpoint of a store that is not open; None where not even that can be read.
+
+    For a store that is too damaged or too old to be opened. Raises ``OSError`` and ``lmdb.Error`` for what the disk
+    refuses.
+    """
+    if not (path / INDEX_FOLDER / INDEX_FILE).exists():
+        return None
+    env: lmdb.Environment | None = None
+    try:
+        env = open_index(path / INDEX_FOLDER, read_only=True, map_bytes=INITIAL_MAP_BYTES)
+        main = env.open_db(b"main", create=False)
+        with env.begin() as txn:
+            raw = get(txn, _HEAD_KEY, main)
+        return None if raw is None else decode_strict(_head_decoder, raw).height
+    except (StoreDamaged, Malformed, *DAMAGE):
+        return None
+    finally:
+        if env is not None:
+            env.close()
 
 
-def _under(
-    cursor: lmdb.Cursor, prefix: bytes, start: bytes | None = None, limit: int | None = None
-) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of an LMDB table whose key starts with ``prefix``, from ``start`` on."""
-    found = cursor.set_range(start or prefix)
-    while found and limit != 0:
-        key, value = map(bytes, cursor.item())
-        if not key.startswith(prefix):
-            return
-        yield key, value
-        limit = None if limit is None else limit - 1
-        found = cursor.next()
+def _release(log: NodeLog, env: lmdb.Environment | None, lock: int | None) -> None:
+    log.close()
+    if env is not None:
+        env.close()
+    if lock is not None:
+        os.close(lock)
 
 
 def _lock(path: Path) -> int:

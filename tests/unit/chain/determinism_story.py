@@ -22,7 +22,7 @@ def tell() -> tuple[str, str, str]:
     steve = world.steve
     receipts = []
     asking = RequestAccess(pseudonym=steve.id, scope=RESULTS, purpose=Purpose.TREAT)
-    for number in range(40):
+    for number in range(12):
         receipts += world.block(
             world.sign(anchor_of(steve, f"record {number}"), by=steve),
             world.sign(asking, by=(world.carl, world.bert, world.rita, world.anna)[number % 4]),

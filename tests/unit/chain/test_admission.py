@@ -12,17 +12,20 @@ from carechain.chain.header import SIGNING_DOMAIN as BLOCK_DOMAIN
 from carechain.chain.receipts import OK, code_named, describe
 from carechain.chain.replay import REPLAY
 from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Body, Envelope, Tx, build, parse, tx_id
+from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
 from carechain.contracts.consent.schema import Revoke
 from carechain.contracts.membership import DismissStaff
 from carechain.core.codec import encode
 from carechain.core.crypto import P256_ORDER, SigningKey, Suite
-from carechain.core.limits import REPLAY_BUCKET_S, TX_LIFETIME_S, TX_MESSAGES, TX_SIZE_BYTES
+from carechain.core.limits import ACCESS_REQUESTS_PER_TX, REPLAY_BUCKET_S, TX_LIFETIME_S, TX_MESSAGES, TX_SIZE_BYTES
 from carechain.core.rejection import Rejected
-from carechain.core.vocabulary import Role
+from carechain.core.vocabulary import Purpose, Role
+from carechain.sdk.wallet import Pseudonym
 from rejections import Rows
 from world import (
     CHAIN_ID,
     DAY_S,
+    RESULTS,
     START_S,
     Actor,
     World,
@@ -148,6 +151,41 @@ def for_another_network(world: World) -> bytes:
 @case(AdmissionCode.SEVERAL_PSEUDONYMS)
 def two_patients_in_one_transaction(world: World) -> bytes:
     return world.sign(anchor_of(world.steve, "x"), anchor_of(world.mary, "y"), by=world.carl)
+
+
+@case(AdmissionCode.SEVERAL_PSEUDONYMS)
+def tickets_about_two_patients(world: World) -> bytes:
+    """A ticket names no patient, but everyone may look up whose it is once the two stand side by side."""
+    return world.sign(*(RevokeTicket(ticket=one) for one in _tickets(world)), by=world.bert)
+
+
+@case(AdmissionCode.SEVERAL_PSEUDONYMS)
+def reports_about_two_patients(world: World) -> bytes:
+    reports = (ReportRelease(ticket=one, records=1, digest=bytes(32)) for one in _tickets(world))
+    return world.sign(*reports, by=world.a)
+
+
+@case(AdmissionCode.SEVERAL_PSEUDONYMS)
+def a_ticket_of_one_patient_and_the_name_of_another(world: World) -> bytes:
+    steves, _ = _tickets(world)
+    return world.sign(RevokeTicket(ticket=steves), _request(world.mary), by=world.bert)
+
+
+@case(AdmissionCode.TOO_MANY_REQUESTS)
+def one_request_too_many(world: World) -> bytes:
+    return world.sign(*[_request(world.steve)] * (ACCESS_REQUESTS_PER_TX + 1), by=world.bert)
+
+
+def _request(patient: Pseudonym) -> RequestAccess:
+    return RequestAccess(pseudonym=patient.id, scope=RESULTS, purpose=Purpose.TREAT)
+
+
+def _tickets(world: World) -> tuple[bytes, bytes]:
+    """Bert's tickets for Steve and for Mary."""
+    for patient in (world.steve, world.mary):
+        world.grant(grant_of(patient, world.bert), by=patient)
+    steves, marys = (world.request(_request(patient), by=world.bert) for patient in (world.steve, world.mary))
+    return steves.ticket, marys.ticket
 
 
 @case(AdmissionCode.EXPIRED)

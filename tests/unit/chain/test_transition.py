@@ -145,6 +145,7 @@ def header(**changed: object) -> Header:
         "height": 7,
         "time_s": START_S,
         "previous": seeded("previous"),
+        "tx_count": 3,
         "tx_root": seeded("txs"),
         "receipt_root": seeded("receipts"),
         "app_hash": seeded("state"),
@@ -159,6 +160,7 @@ def test_the_hash_and_the_signature_cover_every_field() -> None:
         {"chain_id": "x"},
         {"height": 8},
         {"time_s": START_S + 1},
+        {"tx_count": 2},
         *({field: seeded("other")} for field in ("previous", "tx_root", "receipt_root", "app_hash", "producer")),
     ]
     variants = [header(), *(header(**changed) for changed in changes)]

@@ -4,12 +4,15 @@ Method: the command tree is walked; the help of each command is printed in-proce
 modules the program has to load for it.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -68,8 +71,47 @@ def test_no_secret_is_an_argument(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_an_unknown_option_is_usage(path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [*path, "--no-such-option", "--json"])
+    result = CliRunner().invoke(app, [*path, "--no-such-option"])
     assert (result.exit_code, result.stdout) == (2, "")
+    result = CliRunner().invoke(app, [*path, "--no-such-option", "--json"])
+    assert result.exit_code == 2
+    shown = json.loads(result.stdout)
+    assert shown["ok"] is False
+    assert "--no-such-option" in shown["error"]["reason"]
+
+
+def test_a_prompt_that_nobody_answers_is_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carechain.cli.keyring._ask_password", nobody)
+    words = ["init", "--name", "A", "--kind", "hospital", "--home", str(tmp_path / "a"), "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["ok"] is False
+    assert not (tmp_path / "a").exists()
+
+
+def nobody(*_: object, **__: object) -> str:
+    raise typer.Abort
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_a_list_of_commands_shows_whole_sentences(path: tuple[str, ...]) -> None:
+    shown = COMMANDS[path].short_help
+    assert shown.endswith(".")
+    assert "..." not in shown
+
+
+def test_a_missing_choice_is_named_in_words() -> None:
+    result = CliRunner().invoke(app, ["init", "--name", "A"])
+    assert result.exit_code == 2
+    assert "--kind" in result.stderr
+    assert "hospital" in CliRunner().invoke(app, ["init", "--name", "A", "--kind", "bank"]).stderr
+    assert "Choose from" not in result.stderr
+
+
+@pytest.mark.parametrize("module", ["carechain", "carechain.cli"])
+def test_the_package_is_the_program(module: str) -> None:
+    finished = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, check=True)
+    assert finished.stdout.decode().startswith("Usage: carechain ")
 
 
 def test_the_program_says_what_the_statuses_mean() -> None:

@@ -77,7 +77,7 @@ def test_joining_writes_an_application(home: Path, password: str, tmp_path: Path
     ],
 )
 def test_impossible_homes_are_usage(tmp_path: Path, password: str, words: tuple[str, ...]) -> None:
-    assert run(tmp_path / "x", "init", *words, "--password-file", password, expect=2) is None
+    assert run(tmp_path / "x", "init", *words, "--password-file", password, expect=2)["error"]["code"] is None
     assert not (tmp_path / "x").exists()
 
 
@@ -120,10 +120,29 @@ def test_a_wallet_is_made_for_this_network(home: Path, password: str) -> None:
     (home / "keys" / "钱包.json").unlink()
 
 
+def test_a_home_of_ones_own_has_the_network(home: Path, tmp_path: Path, password: str) -> None:
+    genesis = str(home / "genesis.json")
+    words = ("keys", "new", "--kind", "wallet", "--password-file", password)
+    missing = run(tmp_path, *words, "first", expect=3)
+    assert "--genesis" in missing["error"]["reason"]
+    for name in ("first", "second"):
+        run(tmp_path, *words, name, "--genesis", genesis)
+    assert (tmp_path / "genesis.json").read_bytes() == (home / "genesis.json").read_bytes()
+    other = tmp_path / "other"
+    run(other, "init", "--name", "B", "--kind", "insurer", "--chain-id", "d", "--password-file", password)
+    refused = run(tmp_path, *words, "third", "--genesis", str(other / "genesis.json"), expect=3)
+    assert "another network" in refused["error"]["reason"]
+
+
+def test_an_organisation_is_no_patient(home: Path, password: str) -> None:
+    refused = run(home, "inbox", "--as", "member", "--password-file", password, expect=2)
+    assert "member is not a wallet" in refused["error"]["reason"]
+
+
 def test_a_party_gets_a_name(home: Path) -> None:
     run(home, "keys", "name", "hospital-b", "ab" * 32)
     assert json.loads((home / "book.json").read_bytes())["hospital-b"] == "ab" * 32
-    assert run(home, "keys", "name", "x", "ab", expect=2) is None
+    assert run(home, "keys", "name", "x", "ab", expect=2)["error"]["code"] is None
 
 
 def test_the_doctor_of_a_good_home(home: Path) -> None:

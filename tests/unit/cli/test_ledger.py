@@ -144,4 +144,4 @@ def test_inspecting_state(made: Path) -> None:
     ids=" ".join,
 )
 def test_bad_input_is_usage(made: Path, words: tuple[str, ...]) -> None:
-    assert run(made, "inspect", *words, expect=2) is None
+    assert run(made, "inspect", *words, expect=2)["error"]["code"] is None

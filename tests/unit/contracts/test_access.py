@@ -24,12 +24,22 @@ from carechain.contracts.access import (
 )
 from carechain.contracts.consent.schema import Answer, ConsentCode, Revoke, SetRule, TreatmentPolicy, Who
 from carechain.contracts.governance import AcceptAgreement, EndAgreement, OfferAgreement, RemoveMember
-from carechain.contracts.membership import DismissStaff
+from carechain.contracts.membership import DismissStaff, RenewStaff
 from carechain.core.decision import DecisionCode, PathKind
-from carechain.core.limits import TICKET_LIFETIME_S
+from carechain.core.limits import AUTHOR_GRANT_LIFETIME_S, TICKET_LIFETIME_S
 from carechain.core.rejection import RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
-from carechain.core.vocabulary import Action, Category, OrganisationKind, Purpose, Role, Sensitivity, in_mask, mask
+from carechain.core.vocabulary import (
+    Action,
+    Category,
+    OrganisationKind,
+    Power,
+    Purpose,
+    Role,
+    Sensitivity,
+    in_mask,
+    mask,
+)
 from carechain.sdk.wallet import Pseudonym
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import (
@@ -140,6 +150,26 @@ def a_colleague_revokes(world: World) -> Attempt:
 @rows.row(AccessCode.SENDER_MAY_NOT_REVOKE)
 def another_patient_revokes(world: World) -> Attempt:
     return world.mary, RevokeTicket(ticket=allowed(world))
+
+
+@rows.row(AccessCode.SENDER_MAY_NOT_REVOKE)
+def a_representative_who_may_only_look_revokes(world: World) -> Attempt:
+    powers = int(Power.READ_LOG | Power.READ_RECORDS | Power.GRANT | Power.ANSWER | Power.RULES)
+    return world.appoint("aunt", world.steve, powers=powers), RevokeTicket(ticket=allowed(world))
+
+
+@rows.row(AccessCode.ASKED_IN_VAIN_TODAY)
+def a_leaver_asks_again_on_the_same_day(world: World) -> Attempt:
+    world.done(DismissStaff(party=world.bert.id), by=world.b)
+    assert world.decision(world.bert, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+    return world.bert, request_of(world.steve)
+
+
+@rows.row(AccessCode.ASKED_IN_VAIN_TODAY)
+def a_leaver_asks_about_another_patient_on_the_same_day(world: World) -> Attempt:
+    world.done(DismissStaff(party=world.bert.id), by=world.b)
+    assert world.decision(world.bert, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+    return world.bert, request_of(world.mary)
 
 
 @rows.row(AccessCode.SENDER_NOT_CUSTODIAN)
@@ -293,6 +323,34 @@ def test_the_checks_are_made_in_their_order(world: World) -> None:
     assert world.decision(world.bert, world.steve, purpose=Purpose.HRESCH) == DecisionCode.REQUESTER_NOT_LIVE
 
 
+def test_a_dead_key_leaves_one_line_a_day_and_no_more(world: World) -> None:
+    """Its attempt is in the log; it cannot fill the state (ADR 0004). A day later it is told, and noted, once more."""
+    world.done(DismissStaff(party=world.bert.id), by=world.b)
+    for at in (START_S + DAY_S, START_S + 2 * DAY_S):
+        assert world.decision(world.bert, world.steve, at=at) == DecisionCode.REQUESTER_NOT_LIVE
+        for patient in (world.steve, world.mary):
+            world.refused(AccessCode.ASKED_IN_VAIN_TODAY, request_of(patient), by=world.bert)
+    tables = world.contracts().access
+    assert [line.decision for _, line in log_of(tables, world.steve.id)] == [DecisionCode.REQUESTER_NOT_LIVE] * 2
+    assert len(list(tables.attempts.scan())) == 1
+    # Others are not counted with it, and those who are live may ask in vain as often as they like.
+    assert [world.decision(world.bina, world.steve) for _ in range(3)] == [DecisionCode.NO_GRANT] * 3
+    assert world.broken() == []
+
+
+def test_several_requests_of_a_dead_key_in_one_transaction_are_none(world: World) -> None:
+    world.done(DismissStaff(party=world.bert.id), by=world.b)
+    world.refused(AccessCode.ASKED_IN_VAIN_TODAY, *[request_of(world.steve)] * 2, by=world.bert)
+    assert world.decision(world.bert, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+
+
+def test_a_key_that_lapsed_and_was_renewed_asks_as_before(world: World) -> None:
+    world.wait((LAPSE_DAYS + 1) * DAY_S)
+    assert world.decision(world.bert, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+    world.done(RenewStaff(certificate=world.b.certify(world.bert, Role.DOCTOR)), by=world.b)
+    assert [world.decision(world.bert, world.steve) for _ in range(2)] == [DecisionCode.NO_GRANT] * 2
+
+
 def test_of_several_grants_the_nearest_miss_is_named(world: World) -> None:
     world.grant(grant_of(world.steve, world.bert, actions=int(Action.WRITE)), by=world.steve)
     assert world.decision(world.bert, world.steve) == DecisionCode.ACTION_NOT_GRANTED
@@ -383,7 +441,7 @@ def test_a_ticket_ends_by_itself(world: World) -> None:
 
 @pytest.mark.parametrize("who", ["steve", "bert", "aunt"])
 def test_a_ticket_is_revoked_by_patient_requester_or_representative(who: str, world: World) -> None:
-    aunt = world.appoint("aunt", world.steve)
+    aunt = world.appoint("aunt", world.steve, powers=int(Power.REVOKE))
     ticket = allowed(world)
     world.done(RevokeTicket(ticket=ticket), by=aunt if who == "aunt" else getattr(world, who))
     assert not _live(world, ticket)
@@ -522,12 +580,14 @@ def test_the_policy_may_do_without_agreements() -> None:
 
 def test_authors_grant_on_what_they_wrote_where_the_policy_lets_them() -> None:
     for authors_may in (True, False):
-        world = fresh(policy=TreatmentPolicy(enabled=True, authors_may_grant=authors_may))
+        policy = TreatmentPolicy(enabled=True, agreement_required=False, authors_may_grant=authors_may)
+        world = fresh(policy=policy)
         world.grant(grant_of(world.steve, world.carl, actions=int(Action.WRITE)), by=world.steve)
         world.done(anchor_of(world.steve, "note"), anchor_of(world.steve, "second"), by=world.carl)
         world.done(anchor_of(world.steve, "diary"), by=world.steve)
         mine = scope_of(Category.RESULT, records=(record_id("note"),))
-        grant = grant_of(world.steve, world.bert, scope=mine)
+        soon = world.time_s + AUTHOR_GRANT_LIFETIME_S
+        grant = grant_of(world.steve, world.bert, scope=mine, expires_s=soon)
         if authors_may:
             world.grant(grant, by=world.carl)
             assert world.decision(world.bert, world.steve, scope=mine) == 0
@@ -536,5 +596,6 @@ def test_authors_grant_on_what_they_wrote_where_the_policy_lets_them() -> None:
         foreign = scope_of(Category.RESULT, records=tuple(sorted((record_id("note"), record_id("diary")))))
         world.refused(ConsentCode.SENDER_NOT_GRANTOR, grant_of(world.steve, world.bert, scope=foreign), by=world.carl)
         world.refused(ConsentCode.SENDER_NOT_GRANTOR, grant_of(world.steve, world.bert), by=world.carl)
-        delegating = grant_of(world.steve, world.bert, scope=mine, actions=READ_WRITE_PASS_ON)
-        world.refused(ConsentCode.SENDER_NOT_GRANTOR, delegating, by=world.carl)
+        delegating = grant_of(world.steve, world.bert, scope=mine, actions=READ_WRITE_PASS_ON, expires_s=soon)
+        code = ConsentCode.OUTSIDE_POLICY if authors_may else ConsentCode.SENDER_NOT_GRANTOR
+        world.refused(code, delegating, by=world.carl)

@@ -5,9 +5,11 @@ refused. What a permitted message does is in the other files of this folder.
 """
 
 import pytest
+from msgspec.structs import replace
 
 from carechain.contracts.consent import grants, inbox, representatives
 from carechain.contracts.consent.schema import (
+    POLICY,
     Answer,
     AnswerRequest,
     Ask,
@@ -21,17 +23,19 @@ from carechain.contracts.consent.schema import (
     Renounce,
     Revoke,
     SetRule,
+    TreatmentPolicy,
     Who,
     Withdraw,
 )
 from carechain.contracts.membership import DismissStaff
 from carechain.core.binding import appointment_message
 from carechain.core.context import Ctx
-from carechain.core.limits import GRANT_LIFETIME_S, REQUEST_LIFETIME_S
+from carechain.core.limits import AUTHOR_GRANT_LIFETIME_S, GRANT_LIFETIME_S, GRANTS_PER_PAIR, REQUEST_LIFETIME_S
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
-from carechain.core.vocabulary import Action, Category, OrganisationKind, Power, Purpose, Sensitivity, mask
+from carechain.core.vocabulary import ALL_POWERS, Action, Category, OrganisationKind, Power, Purpose, Sensitivity, mask
 from carechain.sdk.wallet import Pseudonym
+from carechain.state.overlay import Overlay
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import (
     CHAIN_ID,
@@ -44,9 +48,11 @@ from world import (
     YEAR_S,
     Actor,
     World,
+    anchor_of,
     anything,
     appoint_message,
     grant_of,
+    record_id,
     scope_of,
     seeded,
     wallet_of,
@@ -440,9 +446,30 @@ def the_third_of_two_grants(world: World) -> Attempt:
 
 
 @rows.row(ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
-def the_sixty_fifth_grant_to_one_doctor(world: World) -> Attempt:
-    world.done(*(grant_of(world.steve, world.carl) for _ in range(64)), by=world.steve)
+def the_thirty_third_grant_to_one_doctor(world: World) -> Attempt:
+    world.done(*(grant_of(world.steve, world.carl) for _ in range(GRANTS_PER_PAIR)), by=world.steve)
     return world.steve, grant_of(world.steve, world.bert, world.carl)
+
+
+@rows.row(ConsentCode.ROOM_KEPT_FOR_PATIENT, limits=((grants, "GRANTS_BY_OTHERS_PER_PAIR", 2),))
+def a_delegate_fills_more_than_half_of_a_pair(world: World) -> Attempt:
+    parent = world.grant(anything(world.steve, world.carl), by=world.steve)
+    passed_on = grant_of(world.steve, world.bert, parent=parent)
+    world.done(passed_on, passed_on, by=world.carl)
+    return world.carl, passed_on
+
+
+@rows.row(ConsentCode.ROOM_KEPT_FOR_PATIENT, limits=((grants, "GRANTS_BY_OTHERS_PER_PSEUDONYM", 1),))
+def a_delegate_fills_more_than_half_of_a_pseudonym(world: World) -> Attempt:
+    parent = world.grant(anything(world.steve, world.carl), by=world.steve)
+    return world.carl, grant_of(world.steve, world.bert, parent=parent)
+
+
+@rows.row(ConsentCode.ROOM_KEPT_FOR_PATIENT, limits=((grants, "GRANTS_BY_OTHERS_PER_PAIR", 1),))
+def a_requester_fills_more_than_half_through_a_rule(world: World) -> Attempt:
+    world.done(rule_of(world.steve, answer=Answer.ALLOW), by=world.steve)
+    world.done(ask_of(world.steve), by=world.bert)
+    return world.bert, ask_of(world.steve)
 
 
 @rows.row(ConsentCode.GRANT_NOT_FOUND)
@@ -558,6 +585,13 @@ def the_fifth_request_of_one_doctor(world: World) -> Attempt:
 @rows.row(ConsentCode.INBOX_FULL, limits=((inbox, "PENDING_REQUESTS_PER_PSEUDONYM", 3),))
 def the_inbox_is_full(world: World) -> Attempt:
     world.done(*(ask_of(world.steve) for _ in range(3)), by=world.bert)
+    return world.carl, ask_of(world.steve)
+
+
+@rows.row(ConsentCode.ORGANISATION_ASKS_TOO_MUCH, limits=((inbox, "PENDING_REQUESTS_PER_ORGANISATION", 3),))
+def the_fourth_request_of_one_hospital(world: World) -> Attempt:
+    world.done(*(ask_of(world.steve) for _ in range(3)), by=world.bert)
+    world.done(ask_of(world.steve), by=world.carl)
     return world.bina, ask_of(world.steve)
 
 
@@ -602,7 +636,100 @@ def the_sixty_fifth_rule(world: World) -> Attempt:
     return world.steve, rule_of(world.steve, rule=64)
 
 
+# --- authors within the policy --------------------------------------------------------------------------
+
+SOON_S = START_S + 30 * DAY_S
+
+
+def author_grant(world: World, *grantees: Actor, **changed: object) -> Attempt:
+    """Carl's grant on the one result he wrote, where authors may grant within the policy."""
+    policy = TreatmentPolicy(enabled=True, authors_may_grant=True)
+    overlay = Overlay(world.snapshot)
+    POLICY.bind(overlay).put(0, row=policy)
+    world.snapshot = world.snapshot.apply(overlay.changes())
+    world.grant(grant_of(world.steve, world.carl, scope=EVERYTHING, actions=int(Action.WRITE)), by=world.steve)
+    world.done(anchor_of(world.steve, "rec"), by=world.carl)
+    fields = {"scope": scope_of(Category.RESULT, records=(record_id("rec"),)), "expires_s": SOON_S} | changed
+    return world.carl, grant_of(world.steve, *grantees, **fields)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_lets_an_insurer_in(world: World) -> Attempt:
+    return author_grant(world, world.ivan, purposes=mask(Purpose.HPAYMT))
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_lets_another_hospital_in_without_an_agreement(world: World) -> Attempt:
+    return author_grant(world, world.bert)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_lets_one_in_beside_an_entitled_one(world: World) -> Attempt:
+    return author_grant(world, world.dana, world.bert)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_lets_a_role_in_that_the_policy_does_not(world: World) -> Attempt:
+    return author_grant(world, world.john)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_lets_a_whole_organisation_in(world: World) -> Attempt:
+    return author_grant(world, world.a)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_grants_for_another_purpose(world: World) -> Attempt:
+    return author_grant(world, world.dana, purposes=TREAT | mask(Purpose.HRESCH))
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_grants_above_the_policys_ceiling(world: World) -> Attempt:
+    scope = scope_of(Category.RESULT, ceiling=Sensitivity.R, records=(record_id("rec"),))
+    return author_grant(world, world.dana, scope=scope)
+
+
+@rows.row(ConsentCode.OUTSIDE_POLICY)
+def an_author_grants_more_than_reading(world: World) -> Attempt:
+    return author_grant(world, world.dana, actions=READ_WRITE_PASS_ON)
+
+
+@rows.row(ConsentCode.SENDER_NOT_GRANTOR)
+def an_author_grants_beyond_single_records(world: World) -> Attempt:
+    return author_grant(world, world.dana, scope=RESULTS)
+
+
+@rows.row(ConsentCode.AUTHOR_GRANT_TOO_LONG)
+def an_author_grants_for_more_than_ninety_days(world: World) -> Attempt:
+    return author_grant(world, world.dana, expires_s=START_S + AUTHOR_GRANT_LIFETIME_S + DAY_S)
+
+
 # --- representatives ------------------------------------------------------------------------------------
+
+
+@rows.row(ConsentCode.OUTLIVES_POWERS)
+def a_representative_grants_beyond_its_time(world: World) -> Attempt:
+    aunt = world.appoint("aunt", world.steve, expires_s=SOON_S)
+    return aunt, grant_of(world.steve, world.carl, expires_s=SOON_S + 1)
+
+
+@rows.row(ConsentCode.OUTLIVES_POWERS)
+def a_representative_extends_beyond_its_time(world: World) -> Attempt:
+    aunt = world.appoint("aunt", world.steve, expires_s=SOON_S)
+    grant_id = world.grant(grant_of(world.steve, world.carl, expires_s=SOON_S), by=aunt)
+    return aunt, terms(Extend, world, grant_id, expires_s=SOON_S + 1)
+
+
+@rows.row(ConsentCode.OUTLIVES_POWERS)
+def a_representative_approves_beyond_its_time(world: World) -> Attempt:
+    aunt = world.appoint("aunt", world.steve, expires_s=SOON_S)
+    return aunt, answer_of(world, asked(world), expires_s=SOON_S + 1)
+
+
+@rows.row(ConsentCode.OUTLIVES_POWERS)
+def a_representative_sets_a_rule_beyond_its_time(world: World) -> Attempt:
+    aunt = world.appoint("aunt", world.steve, expires_s=SOON_S)
+    return aunt, rule_of(world.steve, answer=Answer.ALLOW, expires_s=(1 << 63) - 1)
 
 
 @rows.row(ConsentCode.REPRESENTATIVE_EXISTS)
@@ -637,15 +764,55 @@ def dismissed_twice(world: World) -> Attempt:
 
 @rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
 def accepted_for_another_patient(world: World) -> Attempt:
-    aunt = Actor("aunt")
-    for_mary = appointment_message(
-        chain_id=CHAIN_ID,
-        pseudonym=world.mary.id,
-        suite=aunt.signing.suite,
-        public_key=aunt.signing.public_key,
-        hpke_key=aunt.hpke.public_key,
-    )
-    return world.steve, appoint_message(aunt, world.steve, proof=aunt.signing.sign(for_mary))
+    return world.steve, appoint_message(Actor("aunt"), world.steve, proof=accepted(Actor("aunt"), world.mary))
+
+
+@rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
+def accepted_with_fewer_powers(world: World) -> Attempt:
+    proof = accepted(Actor("aunt"), world.steve, powers=int(Power.READ_LOG))
+    return world.steve, appoint_message(Actor("aunt"), world.steve, proof=proof)
+
+
+@rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
+def accepted_for_a_smaller_part(world: World) -> Attempt:
+    proof = accepted(Actor("aunt"), world.steve, scope=RESULTS)
+    return world.steve, appoint_message(Actor("aunt"), world.steve, proof=proof)
+
+
+@rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
+def accepted_for_a_shorter_time(world: World) -> Attempt:
+    proof = accepted(Actor("aunt"), world.steve, expires_s=LATER_S - 1)
+    return world.steve, appoint_message(Actor("aunt"), world.steve, proof=proof)
+
+
+@rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
+def accepted_by_the_patient_in_the_others_name(world: World) -> Attempt:
+    message = appoint_message(Actor("aunt"), world.steve)
+    return world.steve, replace(message, proof=world.steve.signing.sign(signed_by(Actor("aunt"), world.steve)))
+
+
+@rows.row(ConsentCode.REPRESENTATIVE_PROOF_INVALID)
+def a_colleagues_public_key_without_acceptance(world: World) -> Attempt:
+    return world.steve, appoint_message(world.carl, world.steve, proof=bytes(64))
+
+
+def signed_by(actor: Actor, patient: Pseudonym, **changed: object) -> bytes:
+    fields: dict[str, object] = {
+        "chain_id": CHAIN_ID,
+        "pseudonym": patient.id,
+        "suite": actor.signing.suite,
+        "public_key": actor.signing.public_key,
+        "hpke_key": actor.hpke.public_key,
+        "powers": ALL_POWERS,
+        "scope": EVERYTHING,
+        "expires_s": LATER_S,
+    }
+    return appointment_message(**fields | changed)
+
+
+def accepted(actor: Actor, patient: Pseudonym, **changed: object) -> bytes:
+    """What the representative agreed to, whatever the patient then sends."""
+    return actor.signing.sign(signed_by(actor, patient, **changed))
 
 
 @rows.row(ConsentCode.POWERS_MALFORMED)
@@ -684,6 +851,7 @@ def test_refused(
 
 
 rows.direct.append(ConsentCode.ONLY_STAFF_MAY_ASK)
+rows.direct.append(ConsentCode.TOO_MANY_ROWS)  # of a query: see test_consent_tree
 
 
 def test_the_handler_itself_lets_only_staff_ask(world: World) -> None:

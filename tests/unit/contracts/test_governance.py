@@ -25,13 +25,26 @@ from carechain.contracts.governance import (
     outcome,
     proposals,
 )
-from carechain.contracts.membership import EnrolStaff, MemberAdmitted, MemberRemoved, MembershipCode
+from carechain.contracts.membership import MemberAdmitted, MemberRemoved, MembershipCode
 from carechain.contracts.relationships import RelationshipsCode
 from carechain.core.limits import AGREEMENT_LIFETIME_S, PROPOSAL_LIFETIME_S
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import OrganisationKind, Role
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
-from world import DAY_S, LATER_S, START_S, Actor, Organisation, World, anchor_of, bind_message, fresh, seeded, wallet_of
+from world import (
+    DAY_S,
+    LATER_S,
+    START_S,
+    Actor,
+    Organisation,
+    World,
+    anchor_of,
+    bind_message,
+    enrolment_of,
+    fresh,
+    seeded,
+    wallet_of,
+)
 
 rows = Rows()
 ROWS = rows
@@ -158,6 +171,25 @@ def an_agreement_for_eleven_years(world: World) -> Attempt:
     return world.a, offer_to(world.b, expires_s=world.time_s + 2 + AGREEMENT_LIFETIME_S)
 
 
+@rows.row(GovernanceCode.PRODUCER_STAYS)
+def remove_who_produces_the_blocks(world: World) -> Attempt:
+    return world.b, Propose(change=RemoveMember(member=world.a.id))
+
+
+@rows.row(GovernanceCode.AGREEMENT_IN_FORCE)
+def offer_other_terms_against_an_agreement(world: World) -> Attempt:
+    world.done(offer_to(world.b), by=world.a)
+    world.done(AcceptAgreement(other=world.a.id, terms=TERMS), by=world.b)
+    return world.b, offer_to(world.a, terms=seeded("other terms"))
+
+
+@rows.row(GovernanceCode.AGREEMENT_IN_FORCE)
+def offer_the_same_terms_against_an_agreement(world: World) -> Attempt:
+    world.done(offer_to(world.b), by=world.a)
+    world.done(AcceptAgreement(other=world.a.id, terms=TERMS), by=world.b)
+    return world.a, offer_to(world.b)
+
+
 @pytest.mark.parametrize(("code", "arrange", "limits"), rows.params())
 def test_refused(
     code: RejectionCode, arrange: Arrange, limits: Limits, world: World, monkeypatch: pytest.MonkeyPatch
@@ -243,9 +275,8 @@ def test_votes_of_members_who_left_do_not_count(world: World) -> None:
 def test_a_removed_member_loses_staff_votes_and_registry_but_its_patients_keep_their_rights(world: World) -> None:
     world.propose(RemoveMember(member=world.b.id), ayes=(world.c, world.d, world.e))
     world.refused(MembershipCode.ORGANISATION_NOT_A_MEMBER, offer_to(world.a), by=world.b)
-    enrolment = EnrolStaff(
-        certificate=world.b.certify(Actor("late", organisation=world.b.id), Role.DOCTOR), hpke_key=bytes(32)
-    )
+    late = Actor("late", organisation=world.b.id)
+    enrolment = enrolment_of(late, world.b.certify(late, Role.DOCTOR))
     world.refused(MembershipCode.ORGANISATION_NOT_A_MEMBER, enrolment, by=world.b)
     world.done(anchor_of(world.steve_at_b, "diary"), by=world.steve_at_b)
     assert [one for one, _ in world.contracts().membership.live_members()] == sorted(
@@ -304,10 +335,12 @@ def test_either_side_ends_an_agreement(ender: str, world: World) -> None:
     assert not _in_force(world)
 
 
-def test_a_new_offer_replaces_what_stood(world: World) -> None:
+def test_a_new_offer_replaces_an_offer_or_an_agreement_that_is_over(world: World) -> None:
     world.done(offer_to(world.b), by=world.a)
-    world.done(AcceptAgreement(other=world.a.id, terms=TERMS), by=world.b)
-    world.done(offer_to(world.a, terms=seeded("other terms")), by=world.b)
+    world.done(offer_to(world.b, terms=seeded("better terms"), expires_s=START_S + DAY_S), by=world.a)
+    world.done(AcceptAgreement(other=world.a.id, terms=seeded("better terms")), by=world.b)
+    assert _in_force(world)
+    world.done(offer_to(world.a, terms=seeded("other terms")), by=world.b, at=START_S + DAY_S)
     assert not _in_force(world)
     world.done(AcceptAgreement(other=world.b.id, terms=seeded("other terms")), by=world.a)
     assert _in_force(world)

@@ -112,6 +112,17 @@ def test_expired_requests_make_room(world: World) -> None:
     assert len(waiting(world)) == 1
 
 
+def test_one_organisation_leaves_room_in_the_inbox_for_others(world: World) -> None:
+    asking = [world.enrol(world.d, f"auditor {n}", Role.INSURANCE_AUDITOR) for n in range(17)]
+    message = ask_of(world.steve, purpose=Purpose.HPAYMT)
+    for one in asking[:16]:
+        world.done(*(message for _ in range(4)), by=one)
+    world.refused(ConsentCode.ORGANISATION_ASKS_TOO_MUCH, message, by=asking[16])
+    world.done(ask_of(world.steve), by=world.bert)
+    world.done(message, by=world.ivan)
+    assert len(waiting(world)) == 66
+
+
 def test_a_standing_rule_says_yes(world: World) -> None:
     rule = rule_of(world.steve, Answer.ALLOW, who=Who(organisation=world.b.id), scope=RESULTS)
     world.done(rule, by=world.steve)
@@ -177,6 +188,19 @@ def test_deny_beats_ask_beats_allow(world: World) -> None:
     assert isinstance(event, Answered)
     assert event.answer is Answer.DENY
     assert [number for number, _ in rules_of(world.contracts().consent.tables, world.steve.id)] == [1, 2, 3]
+
+
+def test_a_rule_that_names_an_organisation_as_its_party_is_about_its_staff(world: World) -> None:
+    world.grant(grant_of(world.steve, world.b), by=world.steve)
+    world.done(rule_of(world.steve, Answer.DENY, who=Who(party=world.b.id)), by=world.steve)
+    assert world.decision(world.bert, world.steve) == DecisionCode.DENIED_BY_PATIENT
+    (event,) = world.done(ask_of(world.steve), by=world.bert)
+    assert isinstance(event, Answered)
+    assert event.answer is Answer.DENY
+    assert world.decision(world.carl, world.steve) == DecisionCode.NO_GRANT
+    world.done(rule_of(world.steve, Answer.ALLOW, who=Who(party=world.a.id)), by=world.steve)
+    assert world.decision(world.carl, world.steve) == 0
+    assert world.decision(world.mary, world.steve, purpose=Purpose.PATRQT) == DecisionCode.NO_GRANT
 
 
 def test_a_denial_stops_a_grant_also_where_it_touches_only_part(world: World) -> None:

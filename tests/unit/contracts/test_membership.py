@@ -13,9 +13,10 @@ from carechain.contracts.consent.schema import Renounce
 from carechain.contracts.membership import (
     MEMBER_ROLES,
     DismissStaff,
-    EnrolStaff,
+    MemberAuthorityReplaced,
     MembershipCode,
     RenewStaff,
+    ReplaceAuthority,
     SetLapse,
     StaffEnrolled,
     staff_of,
@@ -23,7 +24,7 @@ from carechain.contracts.membership import (
 from carechain.core.crypto import Suite
 from carechain.core.decision import DecisionCode
 from carechain.core.vocabulary import Purpose, Role, mask
-from world import DAY_S, LAPSE_DAYS, START_S, Actor, World, empty_state, fresh, grant_of
+from world import DAY_S, LAPSE_DAYS, NOT_AFTER, START_S, Actor, World, empty_state, enrolment_of, fresh, grant_of
 
 
 def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
@@ -34,7 +35,7 @@ def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
 def test_enrolment_says_who_in_which_roles(world: World) -> None:
     newcomer = Actor("王医生", organisation=world.a.id)
     certificate = world.a.certify(newcomer, Role.DOCTOR, Role.RESEARCHER)
-    (event,) = world.done(EnrolStaff(certificate=certificate, hpke_key=newcomer.hpke.public_key), by=world.anna)
+    (event,) = world.done(enrolment_of(newcomer, certificate), by=world.anna)
     roles = mask(Role.DOCTOR, Role.RESEARCHER)
     assert event == StaffEnrolled(organisation=world.a.id, party=newcomer.id, roles=roles)
     listed = {party: row.roles for party, _, row in staff_of(world.contracts().membership, world.a.id)}
@@ -67,7 +68,8 @@ def test_rights_lapse_after_exactly_the_set_days_and_every_use_starts_the_count_
     lapsed = world.decision(world.carl, world.steve, at=START_S + (3 * LAPSE_DAYS + 1) * DAY_S)
     assert lapsed == DecisionCode.REQUESTER_NOT_LIVE
     # Asking in vain is no use of rights: they stay lapsed until the organisation renews them.
-    assert world.decision(world.carl, world.steve) == DecisionCode.REQUESTER_NOT_LIVE
+    next_day = START_S + (3 * LAPSE_DAYS + 2) * DAY_S
+    assert world.decision(world.carl, world.steve, at=next_day) == DecisionCode.REQUESTER_NOT_LIVE
     world.done(renew(world, Role.DOCTOR), by=world.a)
     assert world.decision(world.carl, world.steve) == 0
 
@@ -97,8 +99,38 @@ def test_renewal_changes_roles_and_end_but_not_the_party(world: World) -> None:
     world.done(renew(world, Role.NURSE, end_s=START_S + DAY_S), by=world.a)
     party = world.contracts().membership.party(world.carl.id)
     assert party is not None
-    assert (party.roles, party.valid_until_s) == (mask(Role.NURSE), START_S + DAY_S)
+    # X.509 names the last second of validity, the ledger the first one after it.
+    assert (party.roles, party.valid_until_s) == (mask(Role.NURSE), START_S + DAY_S + 1)
     assert party.hpke_key == world.carl.hpke.public_key
+
+
+def test_a_certificate_and_its_authority_are_valid_through_their_last_second(world: World) -> None:
+    """RFC 5280 section 4.1.2.5: both ends are inside, for staff and for the authority alike."""
+    last_s = START_S + DAY_S
+    end = dt.datetime.fromtimestamp(last_s, dt.UTC)
+    ending = world.a.another_authority(not_after=end)
+    world.done(ReplaceAuthority(certificate=ending.certificate), by=world.a)
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    certificate = world.a.with_authority(ending).certify(newcomer, Role.DOCTOR, not_after=end)
+    world.done(enrolment_of(newcomer, certificate), by=world.a, at=last_s)
+    assert world.decision(newcomer, world.steve, at=last_s) == DecisionCode.NO_GRANT
+    assert world.decision(newcomer, world.steve, at=last_s + 1) == DecisionCode.REQUESTER_NOT_LIVE
+
+
+def test_an_expired_authority_is_replaced_and_staff_stay_until_their_own_end(world: World) -> None:
+    """Expiry strands nobody: the organisation's own key names the next authority, also after the old one's end."""
+    end_s = START_S + DAY_S
+    short = world.a.another_authority(not_after=dt.datetime.fromtimestamp(end_s, dt.UTC))
+    world.done(ReplaceAuthority(certificate=short.certificate), by=world.a)
+    world.grant(grant_of(world.steve, world.carl), by=world.steve)
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    certificate = world.a.certify(newcomer, Role.DOCTOR)
+    world.refused(MembershipCode.CERTIFICATE_INVALID, enrolment_of(newcomer, certificate), by=world.anna)
+    assert world.decision(world.carl, world.steve, at=end_s + 1) == 0
+    again = ReplaceAuthority(certificate=world.a.authority.certificate)
+    assert world.done(again, by=world.a) == (MemberAuthorityReplaced(member=world.a.id),)
+    world.done(enrolment_of(newcomer, certificate), by=world.anna)
+    assert world.broken() == []
 
 
 def test_an_administrator_who_dismisses_herself_ends_the_transaction_there(world: World) -> None:
@@ -140,6 +172,7 @@ def test_a_genesis_that_contradicts_itself_is_refused() -> None:
     world = fresh()
     one = world.genesis.members[0]
     wrong = type(one)(**{field: getattr(one, field) for field in one.__struct_fields__} | {"authority": b"\x00"})
-    for changed in ({"producers": (world.carl.id,)}, {"members": (one, one)}, {"members": (wrong,)}):
+    late = {"time_s": int(NOT_AFTER.timestamp()) + 1}  # Every authority has expired by then.
+    for changed in ({"producers": (world.carl.id,)}, {"members": (one, one)}, {"members": (wrong,)}, late):
         with pytest.raises(BadGenesis):
             apply_genesis(empty_state(), _with(world.genesis, **changed))

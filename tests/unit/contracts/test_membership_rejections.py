@@ -15,6 +15,7 @@ from carechain.contracts.membership import (
     EnrolStaff,
     MembershipCode,
     RenewStaff,
+    ReplaceAuthority,
     SetLapse,
     set_lapse,
 )
@@ -24,7 +25,19 @@ from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Action, OrganisationKind, Purpose, Role
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
-from world import DAY_S, LAPSE_DAYS, NOT_AFTER, NOT_BEFORE, START_S, Actor, Organisation, World, anything, grant_of
+from world import (
+    DAY_S,
+    LAPSE_DAYS,
+    NOT_AFTER,
+    NOT_BEFORE,
+    START_S,
+    Actor,
+    Organisation,
+    World,
+    anything,
+    enrolment_of,
+    grant_of,
+)
 
 rows = Rows()
 ROWS = rows
@@ -41,7 +54,7 @@ def ask(world: World) -> Ask:
 
 
 def enrolment(organisation: Organisation, actor: Actor, *roles: Role, **dates: dt.datetime) -> EnrolStaff:
-    return EnrolStaff(certificate=organisation.certify(actor, *roles, **dates), hpke_key=actor.hpke.public_key)
+    return enrolment_of(actor, organisation.certify(actor, *roles, **dates), organisation=organisation.id)
 
 
 def moment(seconds: int) -> dt.datetime:
@@ -70,14 +83,14 @@ def a_renewed_certificate_begins_later_than_its_use(world: World) -> Attempt:
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
 def the_certificate_ended_before_enrolment(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
-    return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S))
+    return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(world.time_s))
 
 
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
-def the_certificate_ends_at_its_last_second(world: World) -> Attempt:
+def the_second_after_the_certificates_last(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     world.done(enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S + DAY_S)), by=world.a)
-    return newcomer, ask(world), START_S + DAY_S
+    return newcomer, ask(world), START_S + DAY_S + 1
 
 
 @rows.row(MembershipCode.ORGANISATION_NOT_A_MEMBER)
@@ -111,14 +124,14 @@ def another_authority_signed(world: World) -> Attempt:
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
 def not_a_certificate(world: World) -> Attempt:
-    return world.a, EnrolStaff(certificate=b"\x30\x00", hpke_key=bytes(32))
+    return world.a, EnrolStaff(certificate=b"\x30\x00", hpke_key=bytes(32), proof=bytes(64))
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
 def the_subject_is_not_the_key(world: World) -> Attempt:
     newcomer = Actor("newcomer", organisation=world.a.id)
     stolen = world.a.certify(newcomer, Role.DOCTOR, party=world.carl.id)
-    return world.a, EnrolStaff(certificate=stolen, hpke_key=newcomer.hpke.public_key)
+    return world.a, enrolment_of(newcomer, stolen)
 
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
@@ -139,6 +152,38 @@ def staff_cannot_be_enrolled_as_a_patient(world: World) -> Attempt:
 @rows.row(MembershipCode.PARTY_EXISTS)
 def enrolled_twice(world: World) -> Attempt:
     return world.a, enrolment(world.a, world.carl, Role.DOCTOR)
+
+
+@rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
+def a_member_enrols_a_candidates_key_to_keep_it_out(world: World) -> Attempt:
+    """What the candidate signed, its own application's key included, says nothing about working for hospital b."""
+    candidate = Organisation("g", kind=OrganisationKind.HOSPITAL)
+    certificate = world.b.certify(candidate, Role.DOCTOR)
+    return world.b, enrolment_of(candidate, certificate, organisation=candidate.id)
+
+
+@rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
+def somebody_else_signed_the_enrolment(world: World) -> Attempt:
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    certificate = world.a.certify(newcomer, Role.DOCTOR)
+    by_carl = enrolment_of(world.carl, certificate)
+    return world.a, EnrolStaff(certificate=certificate, hpke_key=newcomer.hpke.public_key, proof=by_carl.proof)
+
+
+@rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
+def the_key_agreed_to_another_certificate(world: World) -> Attempt:
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    agreed = enrolment(world.a, newcomer, Role.NURSE)
+    certificate = world.a.certify(newcomer, Role.DOCTOR)
+    return world.a, EnrolStaff(certificate=certificate, hpke_key=agreed.hpke_key, proof=agreed.proof)
+
+
+@rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
+def somebody_swaps_the_reading_key(world: World) -> Attempt:
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    agreed = enrolment(world.a, newcomer, Role.DOCTOR)
+    swapped = world.carl.hpke.public_key
+    return world.a, EnrolStaff(certificate=agreed.certificate, hpke_key=swapped, proof=agreed.proof)
 
 
 @rows.row(MembershipCode.PARTY_EXISTS)
@@ -216,6 +261,64 @@ def the_authority_is_noise(world: World) -> Attempt:
     )
 
 
+@rows.row(MembershipCode.AUTHORITY_INVALID)
+def replaced_by_another_organisations_authority(world: World) -> Attempt:
+    return world.a, ReplaceAuthority(certificate=world.b.authority.certificate)
+
+
+@rows.row(MembershipCode.AUTHORITY_NOT_YET_VALID)
+def admitted_with_an_authority_that_begins_tomorrow(world: World) -> Attempt:
+    return world.a, Propose(change=AdmitMember(new=_candidate(not_before=moment(START_S + DAY_S))))
+
+
+@rows.row(MembershipCode.AUTHORITY_NOT_YET_VALID)
+def replaced_by_one_that_begins_tomorrow(world: World) -> Attempt:
+    later = world.a.another_authority(not_before=moment(START_S + DAY_S))
+    return world.a, ReplaceAuthority(certificate=later.certificate)
+
+
+@rows.row(MembershipCode.AUTHORITY_EXPIRED)
+def admitted_with_an_expired_authority(world: World) -> Attempt:
+    return world.a, Propose(change=AdmitMember(new=_candidate(not_after=moment(world.time_s))))
+
+
+@rows.row(MembershipCode.AUTHORITY_EXPIRED)
+def the_authority_expires_during_the_vote(world: World) -> Attempt:
+    vote = last_vote(world, AdmitMember(new=_candidate(not_after=moment(START_S + DAY_S))))
+    return (*vote, START_S + DAY_S + 1)
+
+
+@rows.row(MembershipCode.AUTHORITY_EXPIRED)
+def replaced_by_an_expired_one(world: World) -> Attempt:
+    former = world.a.another_authority(not_after=moment(world.time_s))
+    return world.a, ReplaceAuthority(certificate=former.certificate)
+
+
+def ends_tomorrow(world: World) -> None:
+    """Hospital a's authority ends in a day; under the same key it goes on issuing certificates that end later."""
+    world.a = world.a.with_authority(world.a.another_authority())
+    short = world.a.another_authority(not_after=moment(START_S + DAY_S))
+    world.done(ReplaceAuthority(certificate=short.certificate), by=world.a)
+
+
+@rows.row(MembershipCode.AUTHORITY_EXPIRED)
+def enrolled_after_the_authoritys_end(world: World) -> Attempt:
+    ends_tomorrow(world)
+    message = enrolment(world.a, Actor("newcomer", organisation=world.a.id), Role.DOCTOR)
+    return world.a, message, START_S + DAY_S + 1
+
+
+@rows.row(MembershipCode.AUTHORITY_EXPIRED)
+def renewed_after_the_authoritys_end(world: World) -> Attempt:
+    ends_tomorrow(world)
+    return world.a, RenewStaff(certificate=world.a.certify(world.carl, Role.DOCTOR)), START_S + DAY_S + 1
+
+
+@rows.row(MembershipCode.SENDER_NOT_MEMBER_KEY)
+def an_administrator_replaces_the_authority(world: World) -> Attempt:
+    return world.anna, ReplaceAuthority(certificate=world.a.another_authority().certificate)
+
+
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
 def the_key_has_another_suites_length(world: World) -> Attempt:
     return (world.a, Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2))))
@@ -227,6 +330,12 @@ def the_suite_is_unknown(world: World) -> Attempt:
         world.a,
         Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200))),
     )
+
+
+def _candidate(**dates: dt.datetime) -> NewMember:
+    """Hospital g with an authority that is valid as given."""
+    g = Organisation("g", kind=OrganisationKind.HOSPITAL)
+    return _with(g, authority=g.another_authority(**dates).certificate)
 
 
 def _with(organisation: Organisation, **changed: object) -> NewMember:

@@ -11,7 +11,18 @@ from carechain.contracts.relationships import Leave
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import Action, Category, Sensitivity
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
-from world import READ_WRITE_PASS_ON, World, anchor_of, grant_of, record_id, scope_of, seeded, wallet_of
+from world import (
+    READ_WRITE_PASS_ON,
+    Actor,
+    World,
+    anchor_of,
+    anything,
+    grant_of,
+    record_id,
+    scope_of,
+    seeded,
+    wallet_of,
+)
 
 rows = Rows()
 ROWS = rows
@@ -19,6 +30,14 @@ ROWS = rows
 
 def let_write(world: World) -> bytes:
     return world.grant(grant_of(world.steve, world.carl, actions=int(Action.WRITE)), by=world.steve)
+
+
+def let_submit(world: World, who: Actor) -> bytes:
+    return world.grant(grant_of(world.steve, who, actions=int(Action.SUBMIT)), by=world.steve)
+
+
+def everything(world: World, who: Actor) -> bytes:
+    return world.grant(anything(world.steve, who), by=world.steve)
 
 
 @rows.row(RecordsCode.PSEUDONYM_UNKNOWN)
@@ -83,6 +102,66 @@ def outside_the_days(world: World) -> Attempt:
 def another_patient_with_the_hospitals_grant(world: World) -> Attempt:
     world.grant(grant_of(world.steve, world.a, actions=READ_WRITE_PASS_ON), by=world.steve)
     return world.mary, anchor_of(world.steve, "x")
+
+
+@rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
+def a_graver_record_is_replaced_from_below_its_grade(world: World) -> Attempt:
+    """John may write normal results. The very restricted one he replaces was never his to touch."""
+    world.grant(grant_of(world.steve, world.john, actions=int(Action.WRITE)), by=world.steve)
+    everything(world, world.carl)
+    world.done(anchor_of(world.steve, "psy", sensitivity=Sensitivity.V), by=world.carl)
+    return world.john, anchor_of(world.steve, "psy", version=2)
+
+
+@rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
+def a_record_of_another_time_is_moved_into_the_window(world: World) -> Attempt:
+    scope = scope_of(Category.RESULT, first_day=45_000)
+    world.grant(grant_of(world.steve, world.john, scope=scope, actions=int(Action.WRITE)), by=world.steve)
+    everything(world, world.carl)
+    world.done(anchor_of(world.steve, "old", day=100), by=world.carl)
+    return world.john, anchor_of(world.steve, "old", version=2)
+
+
+@rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
+def to_submit_is_not_to_replace(world: World) -> Attempt:
+    let_submit(world, world.john)
+    let_write(world)
+    world.done(anchor_of(world.steve, "x"), by=world.carl)
+    return world.john, anchor_of(world.steve, "x", version=2)
+
+
+@rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
+def own_again_but_corrected_by_another_before(world: World) -> Attempt:
+    """John began the record, Carl corrected it: what stands there now is not John's alone."""
+    let_submit(world, world.john)
+    let_write(world)
+    world.done(anchor_of(world.steve, "x"), by=world.john)
+    world.done(anchor_of(world.steve, "x", version=2), by=world.carl)
+    return world.john, anchor_of(world.steve, "x", version=3)
+
+
+@rows.row(RecordsCode.WRITE_NOT_AUTHORISED)
+def own_record_that_its_author_graded_out_of_reach(world: World) -> Attempt:
+    reach = scope_of(Category.RESULT, ceiling=Sensitivity.V)
+    wide = world.grant(grant_of(world.steve, world.john, scope=reach, actions=int(Action.SUBMIT)), by=world.steve)
+    let_submit(world, world.john)
+    world.done(anchor_of(world.steve, "x", sensitivity=Sensitivity.V), by=world.john)
+    world.done(Revoke(pseudonym=world.steve.id, grant_id=wide), by=world.steve)
+    return world.john, anchor_of(world.steve, "x", version=2)
+
+
+@rows.row(RecordsCode.WRITTEN_BY_THE_OTHER_SIDE)
+def the_patient_replaces_the_hospitals_record(world: World) -> Attempt:
+    let_write(world)
+    world.done(anchor_of(world.steve, "x"), by=world.carl)
+    return world.steve, anchor_of(world.steve, "x", version=2, root=seeded("mine"))
+
+
+@rows.row(RecordsCode.WRITTEN_BY_THE_OTHER_SIDE)
+def a_doctor_replaces_the_patients_record(world: World) -> Attempt:
+    let_write(world)
+    world.done(anchor_of(world.steve, "x"), by=world.steve)
+    return world.carl, anchor_of(world.steve, "x", version=2)
 
 
 @rows.row(RecordsCode.VERSION_NOT_NEXT)
@@ -155,11 +234,32 @@ def test_old_versions_stay_readable(world: World) -> None:
 
 
 def test_a_correction_may_come_from_somebody_else_and_raise_the_sensitivity(world: World) -> None:
-    let_write(world)
+    everything(world, world.carl)
+    everything(world, world.dana)
     world.done(anchor_of(world.steve, "x"), by=world.carl)
-    world.done(anchor_of(world.steve, "x", version=2, sensitivity=Sensitivity.V), by=world.steve)
+    world.done(anchor_of(world.steve, "x", version=2, sensitivity=Sensitivity.V), by=world.dana)
     tables = world.contracts().records
-    assert tables.author_of(world.steve.id, record_id("x")) == world.steve.id
+    assert [row.author for _, row in history(tables, world.steve.id, record_id("x"))] == [world.carl.id, world.dana.id]
+
+
+def test_to_submit_is_enough_for_further_versions_of_what_is_ones_own(world: World) -> None:
+    let_submit(world, world.john)
+    world.done(*(anchor_of(world.steve, "x", version=number) for number in (1, 2, 3)), by=world.john)
+    assert all(row.sole_author for _, row in history(world.contracts().records, world.steve.id, record_id("x")))
+    assert world.broken() == []
+
+
+def test_the_author_is_who_wrote_the_first_and_the_latest_version(world: World) -> None:
+    """CON-6: whoever only corrected a record grants nothing of it."""
+    everything(world, world.carl)
+    everything(world, world.dana)
+    authors = []
+    for version, who in enumerate((world.carl, world.carl, world.dana, world.carl), 1):
+        world.done(anchor_of(world.steve, "x", version=version), by=who)
+        authors.append(world.contracts().records.author_of(world.steve.id, record_id("x")))
+    assert authors == [world.carl.id, world.carl.id, None, world.carl.id]
+    assert world.contracts().records.author_of(world.steve.id, record_id("y")) is None
+    assert world.broken() == []
 
 
 def test_the_timeline_is_one_range_of_the_state_in_pages(world: World) -> None:

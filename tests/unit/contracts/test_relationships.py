@@ -5,13 +5,15 @@ Method: one row per refusal; then the life of a relationship, and what the ledge
 
 import pytest
 
+from carechain.chain.queries import Asker, QueryCode, View, ask
+from carechain.chain.questions import OfPseudonym
 from carechain.chain.tx import build
 from carechain.contracts.records import RecordsCode
 from carechain.contracts.relationships import Bind, Leave, PutSummary, RelationshipsCode, leave, patients_of, summary_of
 from carechain.core.context import Ctx
 from carechain.core.crypto import Suite
 from carechain.core.rejection import Rejected, RejectionCode
-from carechain.sdk.wallet import binding_proof
+from carechain.sdk.wallet import Pseudonym, binding_proof
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import Actor, World, anchor_of, anything, bind_message, wallet_of
 
@@ -75,6 +77,35 @@ def another_person_takes_over_an_id_that_was_left(world: World) -> Attempt:
 @rows.row(RelationshipsCode.PSEUDONYM_EXISTS)
 def one_pseudonym_for_two_ids(world: World) -> Attempt:
     return world.a, bind_message(world.steve, world.a.secret.id_hash("mrn", "another"))
+
+
+@rows.row(RelationshipsCode.PROOF_USED)
+def the_registrar_uses_the_first_proof_again(world: World) -> Attempt:
+    """The patient left and signed nothing since."""
+    world.done(Leave(pseudonym=world.steve.id), by=world.steve)
+    return world.a, bind_message(world.steve, world.a.secret.id_hash("mrn", "MRN-1"))
+
+
+@rows.row(RelationshipsCode.PROOF_USED)
+def the_registrar_uses_the_second_proof_again(world: World) -> Attempt:
+    again = bind_message(world.steve, world.a.secret.id_hash("mrn", "MRN-1"), number=1)
+    world.done(Leave(pseudonym=world.steve.id), by=world.steve)
+    world.done(again, by=world.a)
+    world.done(Leave(pseudonym=world.steve.id), by=world.steve)
+    return world.a, again
+
+
+@rows.row(RelationshipsCode.PROOF_USED)
+def a_proof_ahead_of_its_turn(world: World) -> Attempt:
+    return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9"), number=1)
+
+
+@rows.row(RelationshipsCode.PROOF_INVALID)
+def the_number_is_not_the_one_that_was_signed(world: World) -> Attempt:
+    id_hash = world.a.secret.id_hash("mrn", "MRN-1")
+    world.done(Leave(pseudonym=world.steve.id), by=world.steve)
+    first = binding_proof(world.steve, chain_id="world-1", id_hash=id_hash)
+    return world.a, bind_message(world.steve, id_hash, number=1, proof=first)
 
 
 @rows.row(RelationshipsCode.SENDER_NOT_PATIENT)
@@ -146,9 +177,26 @@ def test_leaving_closes_the_relationship_and_binding_again_opens_it(world: World
     world.refused(RecordsCode.RELATION_CLOSED, anchor_of(world.steve, "after"), by=world.steve)
     # What was granted before stays granted, and the patient still reads.
     assert world.decision(world.carl, world.steve) == 0
-    world.done(bind_message(world.steve, world.a.secret.id_hash("mrn", "MRN-1")), by=world.rosa)
+    number = world.contracts().relationships.proofs_used(world.steve.id)
+    world.done(bind_message(world.steve, world.a.secret.id_hash("mrn", "MRN-1"), number=number), by=world.rosa)
     world.done(anchor_of(world.steve, "after"), by=world.carl)
     assert world.broken() == []
+
+
+def test_the_number_of_the_next_proof_is_shown_to_the_patient_and_the_registrar(world: World) -> None:
+    view = View(snapshot=world.snapshot, height=world.height, time_s=world.time_s)
+
+    def shown(who: Actor | Pseudonym, patient: Pseudonym) -> int:
+        party = view.contracts.membership.party(who.id)
+        assert party is not None
+        (row,) = ask(view, Asker(who.id, party), "relationships.relation", OfPseudonym(patient.id)).rows
+        return int(row.proofs_used)
+
+    assert [shown(who, world.steve) for who in (world.steve, world.rosa, world.anna, world.a)] == [1] * 4
+    for stranger in (world.mary, world.steve_at_b, world.b):
+        with pytest.raises(Rejected) as refused:
+            shown(stranger, world.steve)
+        assert refused.value.code is QueryCode.NOT_AUTHORISED
 
 
 def test_the_other_relationship_of_the_same_person_is_untouched(world: World) -> None:

@@ -23,10 +23,22 @@ from carechain.contracts.consent.schema import (
 from carechain.contracts.consent.views import representatives_of
 from carechain.contracts.membership import MembershipCode
 from carechain.core.decision import DecisionCode, PathKind
+from carechain.core.limits import REPRESENTATIVES_PER_PSEUDONYM
 from carechain.core.message import Message
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Category, OrganisationKind, Power, Purpose, mask
-from world import DAY_S, LATER_S, RESULTS, START_S, TREAT, Actor, World, grant_of, scope_of
+from world import (
+    DAY_S,
+    LATER_S,
+    RESULTS,
+    START_S,
+    TREAT,
+    Actor,
+    World,
+    appoint_message,
+    grant_of,
+    scope_of,
+)
 
 BOTH = scope_of(Category.RESULT, Category.ENCOUNTER)
 
@@ -121,6 +133,33 @@ def test_a_dismissed_representative_acts_no_more_but_what_was_granted_stays(worl
     assert world.broken() == []
 
 
+def test_what_a_representative_sets_ends_no_later_than_the_appointment(world: World) -> None:
+    until_s = START_S + DAY_S
+    aunt = world.appoint("aunt", world.steve, expires_s=until_s)
+    world.refused(ConsentCode.OUTLIVES_POWERS, grant_of(world.steve, world.carl), by=aunt)
+    world.grant(grant_of(world.steve, world.carl, expires_s=until_s), by=aunt)
+    assert world.decision(world.carl, world.steve, at=until_s - 1) == 0
+    assert world.decision(world.carl, world.steve, at=until_s) == DecisionCode.GRANT_NOT_LIVE
+
+
+def test_appointing_costs_the_same_however_many_once_acted(world: World) -> None:
+    """Rows of ended representatives go with the next appointment; their keys stay taken."""
+    first = world.appoint("first", world.steve, expires_s=START_S + DAY_S)
+    for number in range(REPRESENTATIVES_PER_PSEUDONYM + 4):
+        actor = world.appoint(f"aunt {number}", world.steve)
+        world.done(Dismiss(pseudonym=world.steve.id, representative=actor.id), by=world.steve)
+    kept = [who for who, _ in representatives_of(world.contracts().consent.tables, world.steve.id)]
+    assert sorted(kept) == sorted((first.id, actor.id))
+    world.wait(DAY_S)
+    last = world.appoint("last", world.steve)
+    assert [who for who, _ in representatives_of(world.contracts().consent.tables, world.steve.id)] == [last.id]
+    again = appoint_message(actor, world.steve)
+    world.refused(ConsentCode.REPRESENTATIVE_EXISTS, again, by=world.steve)
+    # A key that acts already accepts anew, and is refused all the same: it serves one appointment.
+    unasked = appoint_message(actor, world.steve, proof=bytes(64))
+    world.refused(ConsentCode.REPRESENTATIVE_PROOF_INVALID, unasked, by=world.steve)
+
+
 def test_a_representative_cannot_appoint_or_dismiss(world: World) -> None:
     aunt = world.appoint("aunt", world.steve)
     uncle = world.appoint("uncle", world.steve)
@@ -136,7 +175,7 @@ def test_two_representatives_manage_each_others_grants_within_their_powers(world
 
 
 def test_a_representative_ends_a_ticket_and_drops_a_rule_of_its_part(world: World) -> None:
-    aunt = world.appoint("aunt", world.steve, powers=int(Power.RULES), scope=RESULTS)
+    aunt = world.appoint("aunt", world.steve, powers=int(Power.RULES | Power.REVOKE), scope=RESULTS)
     rule = attempts(world)["rule"][1]
     world.done(rule, by=aunt)
     world.done(DropRule(pseudonym=world.steve.id, rule=1), by=aunt)

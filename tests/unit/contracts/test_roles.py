@@ -34,17 +34,14 @@ from carechain.contracts.governance import (
     Vote,
 )
 from carechain.contracts.membership import (
-    ROLES,
     DismissStaff,
-    EnrolStaff,
     MembershipCode,
     RenewStaff,
+    ReplaceAuthority,
     SetLapse,
-    may_ask,
-    may_send,
-    roles_fit,
 )
 from carechain.contracts.relationships import Leave, PutSummary
+from carechain.contracts.roles import ROLES, may_ask, may_send, roles_fit
 from carechain.core.message import Message, tag_of
 from carechain.core.vocabulary import OrganisationKind, Purpose, Role, mask
 from world import (
@@ -57,6 +54,7 @@ from world import (
     anchor_of,
     appoint_message,
     bind_message,
+    enrolment_of,
     fresh,
     grant_of,
     seeded,
@@ -97,12 +95,14 @@ def holder(world: World, role: Role) -> Signer:
 def samples(world: World) -> dict[type[Message], Message]:
     steve, some = world.steve, seeded("some id")
     terms = {"scope": RESULTS, "actions": 1, "purposes": TREAT, "expires_s": LATER_S}
-    certificate = world.a.certify(Actor("newcomer"), Role.DOCTOR)
+    newcomer = Actor("newcomer", organisation=world.a.id)
+    certificate = world.a.certify(newcomer, Role.DOCTOR)
     messages: tuple[Message, ...] = (
-        EnrolStaff(certificate=certificate, hpke_key=some),
+        enrolment_of(newcomer, certificate),
         RenewStaff(certificate=certificate),
         DismissStaff(party=some),
         SetLapse(days=30),
+        ReplaceAuthority(certificate=world.a.authority.certificate),
         bind_message(wallet_of("lin").pseudonym(world.a.id), some),
         PutSummary(pseudonym=steve.id, sealed=bytes(1024)),
         Leave(pseudonym=steve.id),

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import carechain
-from carechain.core.binding import appointment_message, binding_message
+from carechain.core.binding import appointment_message, binding_message, enrolment_message
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.decision import DecisionCode
 from carechain.core.hashing import digest, tagged
@@ -108,18 +109,35 @@ def test_what_a_wallet_signs_covers_every_field() -> None:
         "suite": 1,
         "public_key": bytes(32),
         "hpke_key": bytes(32),
+        "number": 0,
     }
-    other = {"chain_id": "y", "suite": 2} | {
+    other = {"chain_id": "y", "suite": 2, "number": 1} | {
         name: digest(b"other") for name in ("organisation", "id_hash", "public_key", "hpke_key")
     }
     bindings = {binding_message(**fields)} | {binding_message(**fields | {name: other[name]}) for name in fields}
-    assert len(bindings) == 7
-    pick = {name: fields[name] for name in ("chain_id", "suite", "public_key", "hpke_key")} | {"pseudonym": bytes(32)}
-    appointments = {appointment_message(**pick)} | {
-        appointment_message(**pick | {name: (other | {"pseudonym": digest(b"other")})[name]}) for name in pick
+    assert len(bindings) == 8
+    pick = {name: fields[name] for name in ("chain_id", "suite", "public_key", "hpke_key")} | {
+        "pseudonym": bytes(32),
+        "powers": 1,
+        "scope": EVERYTHING,
+        "expires_s": 1,
     }
-    assert len(appointments) == 6
+    changed = other | {
+        "pseudonym": digest(b"other"),
+        "powers": 3,
+        "scope": replace(EVERYTHING, last_day=1),
+        "expires_s": 2,
+    }
+    appointments = {appointment_message(**pick)} | {
+        appointment_message(**pick | {name: changed[name]}) for name in pick
+    }
+    assert len(appointments) == 9
     assert not bindings & appointments
+    held = {name: fields[name] for name in ("chain_id", "organisation", "hpke_key")} | {"certificate": b"one"}
+    differing = other | {"certificate": b"other"}
+    enrolments = {enrolment_message(**held)} | {enrolment_message(**held | {name: differing[name]}) for name in held}
+    assert len(enrolments) == 5
+    assert not enrolments & (bindings | appointments)
 
 
 # --- codes and tags -------------------------------------------------------------------------------------

@@ -91,6 +91,11 @@ def test_a_tail_cut_anywhere_loses_only_what_was_cut(tmp_path: Path) -> None:
         assert log.height == complete
         assert log.torn_bytes == size - ends[complete]
         assert [log.read(height) for height in range(1, complete + 1)] == [block(at + 1) for at in range(complete)]
+        assert (tmp_path / LOG_NAME).stat().st_size == size, "opening destroys nothing"
+        with pytest.raises(CorruptHistory, match="ends here"):
+            log.settle(at_least=complete + 1)
+        assert (tmp_path / LOG_NAME).stat().st_size == size
+        log.settle(at_least=complete)
         assert (tmp_path / LOG_NAME).stat().st_size == ends[complete]
         log.append(complete + 1, block(complete + 1))
         assert log.read(complete + 1) == block(complete + 1)
@@ -217,6 +222,39 @@ def test_a_hole_in_the_middle_of_the_index_is_found_when_it_is_used(tmp_path: Pa
     assert log.read(7) == block(7)
     log.close()
     assert index.read_bytes() == whole
+
+
+def test_a_head_that_rots_while_the_log_is_open_costs_only_its_own_block(tmp_path: Path) -> None:
+    """Also where the index has a hole as well: looking for a good block must not make others unknown."""
+    ends = filled(tmp_path, 12)
+    log = reopened(tmp_path)
+    with (tmp_path / LOG_NAME).open("r+b") as file:
+        file.seek(ends[4] + 3)
+        file.write(b"\xff")
+    with (tmp_path / INDEX_NAME).open("r+b") as file:
+        file.seek(8 * 8)
+        file.write(bytes(8))
+    for damaged in (5, 9):
+        with pytest.raises(CorruptHistory) as found:
+            log.read(damaged)
+        assert found.value.height == 5
+    assert [log.read(height) for height in (4, 6, 12)] == [block(4), block(6), block(12)]
+    log.append(13, block(13))
+    assert (log.height, log.read(13)) == (13, block(13))
+    log.close()
+
+
+def test_closing_twice_closes_once(tmp_path: Path) -> None:
+    log = reopened(tmp_path)
+    log.append(1, block(1))
+    log.release()
+    log.release()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        log.append(2, block(2))
+    log = reopened(tmp_path)
+    assert log.height == 1
+    log.close()
+    log.release()
 
 
 def test_another_network_and_a_newer_version_are_told_apart(tmp_path: Path) -> None:

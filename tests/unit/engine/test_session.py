@@ -4,24 +4,42 @@ Method: an embedded ledger on a real folder, driven with the traffic of ``ledger
 restart at every height must give the heads, receipts and refusals of the session that never stopped.
 """
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree, rmtree
 
+import lmdb
 import pytest
 from msgspec.structs import replace
 
-from carechain.chain.receipts import OK
+from carechain.chain.genesis import genesis_hash
+from carechain.chain.header import SealedHeader, decode_sealed, signing_bytes
+from carechain.chain.receipts import OK, Receipt, encode_receipt
 from carechain.chain.transition import Block
 from carechain.chain.tx import AdmissionCode, parse
+from carechain.contracts.membership import PARTIES_TABLE
+from carechain.core.codec import encode
 from carechain.core.limits import BLOCK_TXS
 from carechain.core.rejection import Rejected
-from carechain.engine.blocklog import LOG_NAME, CorruptHistory, WrongChain
+from carechain.engine.blocklog import (
+    INDEX_NAME,
+    LABEL_BYTES,
+    LOG_NAME,
+    BlockLog,
+    CorruptHistory,
+    StoredBlock,
+    WrongChain,
+    record_head,
+)
 from carechain.engine.disk import FileLocked
 from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Checkpoints, IllegalOrder, Session
-from carechain.engine.txindex import admitted
-from carechain.state.log import StoreDamaged
+from carechain.engine.txindex import admitted, side_key
+from carechain.engine.verify import verify_chain
+from carechain.state.lmdb_file import INDEX_FILE, INDEX_FOLDER
+from carechain.state.log import NodeLog, StoreDamaged
 from ledgers import SMALL, Life, engine_at, run
 from world import anchor_of
 
@@ -313,18 +331,240 @@ def test_the_tree_can_be_thrown_away(tmp_path: Path) -> None:
         assert session.head == head
 
 
-def test_a_damaged_tree_is_refused_and_rebuilt_on_demand(tmp_path: Path) -> None:
+def empty_nodes(tree: Path) -> None:
+    for path in tree.glob("*.nodes"):
+        path.write_bytes(b"")
+
+
+def no_small_tables(tree: Path) -> None:
+    os.truncate(tree / INDEX_FOLDER / INDEX_FILE, 4096)
+
+
+def older_layout(tree: Path) -> None:
+    put_small(tree, b"version", (1).to_bytes(4, "big"))
+
+
+def other_root(tree: Path) -> None:
+    """One bit of the root that the last checkpoint states."""
+    env = lmdb.open(str(tree / INDEX_FOLDER), max_dbs=32)
+    table = env.open_db(b"main")
+    with env.begin(write=True) as txn:
+        head = bytearray(txn.get(b"head", db=table))
+        head[10] ^= 1
+        txn.put(b"head", bytes(head), db=table)
+    env.close()
+
+
+def nonsense_count(tree: Path) -> None:
+    """What says on how many shelves to look would keep a look-up busy for ever."""
+    put_small(tree, b"meta/txs", (1 << 60).to_bytes(8, "big"))
+
+
+def index_entry_lost(tree: Path) -> None:
+    env = lmdb.open(str(tree / INDEX_FOLDER), max_dbs=32)
+    table = env.open_db(b"side/txs")
+    with env.begin(write=True) as txn:
+        txn.delete(next(iter(txn.cursor(db=table)))[0], db=table)
+    env.close()
+
+
+def put_small(tree: Path, key: bytes, value: bytes) -> None:
+    env = lmdb.open(str(tree / INDEX_FOLDER), max_dbs=32)
+    with env.begin(write=True) as txn:
+        txn.put(key, value, db=env.open_db(b"main", txn=txn))
+    env.close()
+
+
+TREE_DAMAGES = (empty_nodes, no_small_tables, older_layout, other_root, nonsense_count, index_entry_lost, rmtree)
+
+
+@pytest.mark.parametrize("damage", TREE_DAMAGES, ids=lambda one: one.__name__)
+def test_a_tree_that_cannot_be_used_is_rebuilt_from_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
     life = Life()
     engine = engine_at(tmp_path, life, checkpoints=SMALL)
     run(engine, life, 6)
     head = engine.session.head
     engine.session.close()
-    for path in (tmp_path / LEDGER_FOLDER / TREE_FOLDER).glob("*.nodes"):
-        path.write_bytes(b"")
-    with pytest.raises(StoreDamaged):
-        Session.open(tmp_path, life.genesis)
-    with Session.open(tmp_path, life.genesis, rebuild=True) as session:
+    damage(tmp_path / LEDGER_FOLDER / TREE_FOLDER)
+    caplog.set_level(logging.WARNING, logger="carechain.engine")
+    steps: list[tuple[int, int]] = []
+    with Session.open(tmp_path, life.genesis, progress=lambda done, of: steps.append((done, of))) as session:
         assert session.head == head
+        assert session.rebuilt
+        assert "rebuilt from the block log" in caplog.text
+    assert steps == [(done, 6) for done in range(1, 7)]
+    caplog.clear()
+    with Session.open(tmp_path, life.genesis) as session:
+        assert (session.head, session.rebuilt, caplog.text) == (head, None, "")
+    assert verify_chain(tmp_path, life.genesis).ok
+
+
+@pytest.mark.parametrize("damage", [empty_nodes, older_layout], ids=lambda one: one.__name__)
+def test_a_log_shorter_than_a_checkpoint_is_refused_whatever_the_tree_is_like(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """Rebuilding would forget the only witness, and cutting the torn end the only rest."""
+    life = Life()
+    engine = engine_at(tmp_path, life)
+    run(engine, life, 5)
+    engine.session.close()
+    ledger = tmp_path / LEDGER_FOLDER
+    damage(ledger / TREE_FOLDER)
+    os.truncate(ledger / LOG_NAME, (ledger / LOG_NAME).stat().st_size - 1)
+    before = contents(ledger)
+    for _ in range(2):
+        with pytest.raises(CorruptHistory, match="checkpoint reaches further") as found:
+            engine_at(tmp_path, life)
+        assert found.value.height == 5
+    after = contents(ledger)
+    # The index of offsets is derived, and LMDB notes its readers.
+    assert {path: data for path, data in after.items() if path.name not in (INDEX_NAME, "lock.mdb")} == {
+        path: data for path, data in before.items() if path.name not in (INDEX_NAME, "lock.mdb")
+    }
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_damage_met_while_running_is_never_executed_on_and_mended_by_a_restart(tmp_path: Path) -> None:
+    """A leaf rots on the disk. The block that needs it is not made; the next start makes a new tree."""
+    life = Life()
+    engine = engine_at(tmp_path, life)
+    run(engine, life, 4)
+    engine.session.close()
+    key = PARTIES_TABLE.key_of(life.world.carl.id)
+    for path in (tmp_path / LEDGER_FOLDER / TREE_FOLDER).glob("leaves*"):
+        data = bytearray(path.read_bytes())
+        data[data.rindex(key) + len(key) + 3] ^= 1
+        path.write_bytes(data)
+    engine = engine_at(tmp_path, life)
+    assert engine.session.rebuilt is None
+    height, raw = engine.session.head.height, life.anchor()
+    raw = life.sign(anchor_of(life.world.steve, "after the flip"), by=life.world.carl)
+    with pytest.raises(StoreDamaged, match="checksum"):
+        engine.produce(time_s=life.time_s, txs=(raw,))
+    engine.session._end()
+    engine = engine_at(tmp_path, life)
+    assert engine.session.rebuilt == "damage was found in it earlier"
+    assert engine.session.head.height == height
+    assert engine.produce(time_s=life.time_s, txs=(raw,)).receipts[0].code == OK
+    engine.session.close()
+    assert verify_chain(tmp_path, life.genesis).ok
+
+
+def test_a_place_that_does_not_exist_is_damage_and_no_missing_block(tmp_path: Path) -> None:
+    life = Life()
+    engine = engine_at(tmp_path, life)
+    blocks = run(engine, life, 4)
+    engine.session.close()
+    tx_id = blocks[0].tx_ids[0]
+    assert tx_id is not None
+    env = lmdb.open(str(tmp_path / LEDGER_FOLDER / TREE_FOLDER / INDEX_FOLDER), max_dbs=32)
+    table = env.open_db(b"side/txs")
+    with env.begin(write=True) as txn:
+        txn.delete(side_key(0, tx_id, 1, 0), db=table)
+        txn.put(side_key(0, tx_id, 77, 0), b"", db=table)
+    env.close()
+    with Session.open(tmp_path, life.genesis) as session, pytest.raises(StoreDamaged, match="place"):
+        session.locate(tx_id)
+    with Session.open(tmp_path, life.genesis) as session:
+        assert session.rebuilt
+        assert session.locate(tx_id) == (1, 0)
+
+
+def forged_head(blocks: list[StoredBlock], life: Life) -> int:
+    """The head with another time, signed by nobody."""
+    header = decode_sealed(blocks[-1].header).header
+    later = replace(header, time_s=header.time_s + 3)
+    blocks[-1] = replace(blocks[-1], header=encode(SealedHeader(later, bytes(64))))
+    return len(blocks)
+
+
+def head_of_another_signer(blocks: list[StoredBlock], life: Life) -> int:
+    header = decode_sealed(blocks[-1].header).header
+    signature = life.world.b.signing.sign(signing_bytes(header))
+    blocks[-1] = replace(blocks[-1], header=encode(SealedHeader(header, signature)))
+    return len(blocks)
+
+
+def nonsense_transactions(blocks: list[StoredBlock], life: Life) -> int:
+    at = max(at for at, block in enumerate(blocks) if block.txs)
+    blocks[at] = replace(blocks[at], txs=(b"\xc1",) * len(blocks[at].txs))
+    return at + 1
+
+
+def nonsense_receipts(blocks: list[StoredBlock], life: Life) -> int:
+    at = max(at for at, block in enumerate(blocks) if block.txs)
+    blocks[at] = replace(blocks[at], receipts=(b"\xc1",) * len(blocks[at].txs))
+    return at + 1
+
+
+def other_receipts(blocks: list[StoredBlock], life: Life) -> int:
+    """An admitted transaction passed off as refused could be sent again."""
+    at = max(at for at, block in enumerate(blocks) if block.txs)
+    refused = encode_receipt(Receipt(AdmissionCode.EXPIRED, 0, (), bytes(32)))
+    blocks[at] = replace(blocks[at], receipts=(refused,) * len(blocks[at].txs))
+    return at + 1
+
+
+def block_left_out(blocks: list[StoredBlock], life: Life) -> int:
+    """A block of the window resealed by its producer, so that the next one does not follow it."""
+    header = decode_sealed(blocks[-2].header).header
+    other = replace(header, receipt_root=bytes(32)) if blocks[-2].txs else replace(header, app_hash=bytes(32))
+    blocks[-2] = replace(blocks[-2], header=encode(SealedHeader(other, life.producer.sign(signing_bytes(other)))))
+    return len(blocks)
+
+
+FORGERIES = (
+    forged_head,
+    head_of_another_signer,
+    nonsense_transactions,
+    nonsense_receipts,
+    other_receipts,
+    block_left_out,
+)
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda one: one.__name__)
+def test_nothing_is_built_on_a_forged_head_or_window(
+    tmp_path: Path, forge: Callable[[list[StoredBlock], Life], int]
+) -> None:
+    """All blocks are below the checkpoint, so none is executed again; what was signed is looked at all the same."""
+    life = Life(11)
+    engine = engine_at(tmp_path, life)
+    run(engine, life, 12)
+    engine.session.close()
+    path = tmp_path / LEDGER_FOLDER / LOG_NAME
+    log = BlockLog.open(path.parent, genesis=genesis_hash(life.genesis), read_only=True)
+    blocks = [block for _, block in log.blocks()]
+    log.close()
+    height = forge(blocks, life)
+    payloads = [encode(block) for block in blocks]
+    records = [record_head(at, payload) + payload for at, payload in enumerate(payloads, 1)]
+    path.write_bytes(path.read_bytes()[:LABEL_BYTES] + b"".join(records))
+    with pytest.raises(CorruptHistory) as found:
+        engine_at(tmp_path, life)
+    assert found.value.height == height
+
+
+def test_an_opening_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while a start writes a checkpoint: what is told is that, and not what became of it."""
+    life = Life()
+    engine = engine_at(tmp_path, life)
+    run(engine, life, 6)
+    engine.session._end()
+
+    def full(_: NodeLog) -> list[int]:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeLog, "flush", full)
+        with pytest.raises(OSError, match="No space"):
+            engine_at(tmp_path, life, checkpoints=Checkpoints(blocks=2, txs=4))
+    engine_at(tmp_path, life).session.close()
 
 
 def test_another_genesis_is_refused(tmp_path: Path) -> None:

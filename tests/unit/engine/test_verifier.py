@@ -1,11 +1,14 @@
 """The verifier process says what verifying here would say, whatever becomes of it.
 
 Method: real workers over real pipes. Batches of good and bad signatures in both suites, larger than a pipe; workers
-killed before, between and after batches; every verdict is compared with ``core.crypto.verify``.
+killed before, between and after batches, or stopped under a clock that the test moves; every verdict is compared with
+``core.crypto.verify``.
 """
 
 import os
+import select
 import signal
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -16,7 +19,7 @@ from carechain.chain.tx import AdmissionCode, Tx
 from carechain.contracts.membership import DismissStaff
 from carechain.core.crypto import SigningKey, Suite
 from carechain.engine.admission import Admission
-from carechain.engine.verifier import FRAME_BYTES, PIPE_BYTES, Check, VerifierProcess, holds
+from carechain.engine.verifier import FRAME_BYTES, PATIENCE_S, PIPE_BYTES, Check, VerifierProcess, holds
 from ledgers import Life, engine_at, run
 from world import Actor, anchor_of, seeded
 
@@ -84,6 +87,69 @@ def test_a_killed_worker_is_replaced_by_this_process(seed: int) -> None:
         assert [found[number] for number in numbers] == [[holds(one) for one in checks] for checks in batches]
         assert not verifier.alive
         assert verifier.inline_checks > 0
+
+
+def test_a_stuck_worker_is_given_up_when_its_time_is_over() -> None:
+    """Not before, however much else is handed over meanwhile; and then every verdict is there at once."""
+    batches = [batch(0, 20), batch(100, 5)]
+    now_s = [100.0]
+    with VerifierProcess.start(clock=lambda: now_s[0]) as verifier:
+        assert verifier.patience_left_s() is None
+        os.kill(verifier._process.pid, signal.SIGSTOP)
+        numbers = [verifier.submit(batches[0])]
+        assert verifier.collect() == []
+        assert verifier.patience_left_s() == PATIENCE_S
+        now_s[0] += PATIENCE_S - 1
+        numbers.append(verifier.submit(batches[1]))
+        assert verifier.collect() == []
+        assert verifier.patience_left_s() == 1.0
+        assert verifier.alive
+        now_s[0] += 1
+        found = dict(verifier.collect())
+        assert [found[number] for number in numbers] == [[holds(one) for one in checks] for checks in batches]
+        assert not verifier.alive
+        assert verifier.inline_checks == 25
+        assert verifier.patience_left_s() is None
+    assert verifier._process.returncode == -signal.SIGKILL
+
+
+def test_waiting_ends_though_the_worker_is_stuck() -> None:
+    seconds = count(0.0, 2 * PATIENCE_S)
+    with VerifierProcess.start(clock=lambda: next(seconds)) as verifier:
+        os.kill(verifier._process.pid, signal.SIGSTOP)
+        number = verifier.submit(batch(0, 20))
+        assert verifier.wait() == [(number, [holds(one) for one in batch(0, 20)])]
+
+
+def test_a_worker_that_has_answered_is_kept_however_late_one_looks() -> None:
+    """It is this process that was held up, by a long block for example."""
+    now_s = [0.0]
+    with VerifierProcess.start(clock=lambda: now_s[0]) as verifier:
+        number = verifier.submit(batch(0, 20))
+        select.select([verifier.fileno()], [], [])
+        now_s[0] += 100 * PATIENCE_S
+        assert verifier.wait() == [(number, [holds(one) for one in batch(0, 20)])]
+        assert verifier.alive
+        # Silence while nothing is owed does not count either.
+        now_s[0] += 100 * PATIENCE_S
+        verifier.submit(batch(20, 3))
+        assert verifier.patience_left_s() == PATIENCE_S
+
+
+@pytest.mark.parametrize("stuck", [True, False], ids=["stopped", "well"])
+def test_giving_up_leaves_nothing_unanswered(*, stuck: bool) -> None:
+    """What a node does that has to end now."""
+    with VerifierProcess.start() as verifier:
+        if stuck:
+            os.kill(verifier._process.pid, signal.SIGSTOP)
+        numbers = [verifier.submit(batch(0, 20)), verifier.submit(batch(20, 20))]
+        verifier.give_up()
+        verifier.give_up()
+        found = dict(verifier.collect())
+        assert sorted(found) == numbers
+        assert [*found[numbers[0]], *found[numbers[1]]] == [holds(one) for one in batch(0, 40)]
+        late = verifier.submit(batch(40, 3))
+        assert verifier.collect() == [(late, [holds(one) for one in batch(40, 3)])]
 
 
 def test_the_worker_ends_with_its_pipe() -> None:

@@ -1,11 +1,16 @@
 """``verify`` finds the first thing that is wrong, and says what it is.
 
 Method: a good ledger of twelve blocks, altered by somebody who knows the formats and recomputes every checksum: one
-alteration per row, with the kind and the height that must be named. Then random flips of single bits anywhere in the
-folder: opening or verifying must notice, or the bit must be one that nothing is read from.
+alteration per row, with the kind and the height that must be named. Then random flips of single bits in the log, the
+node files and the file of the small tables: opening or verifying must notice, or the bit must be one that nothing is
+read from; and a node that starts on a damaged tree and goes on must never sign what others cannot replay.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from shutil import copytree
@@ -17,14 +22,18 @@ from msgspec.structs import replace
 from carechain.chain.genesis import Genesis, genesis_hash
 from carechain.chain.header import SealedHeader, decode_sealed, signing_bytes
 from carechain.chain.receipts import Receipt, encode_receipt
+from carechain.chain.transition import Block
 from carechain.contracts.membership import PARTIES_TABLE
 from carechain.core.codec import encode
 from carechain.core.hashing import ZERO_HASH
+from carechain.engine import sealed
 from carechain.engine.blocklog import LABEL_BYTES, LOG_NAME, BlockLog, CorruptHistory, StoredBlock, record_head
 from carechain.engine.embedded import BlockProducer
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Session
 from carechain.engine.txindex import id_of
 from carechain.engine.verify import FirstBad, Part, Verdict, verify_chain
+from carechain.state.lmdb_file import INDEX_FILE, INDEX_FOLDER
+from carechain.state.log import StoreDamaged
 from carechain.state.store import NodeStore
 from ledgers import SMALL, Life, engine_at, run
 
@@ -173,6 +182,7 @@ ALTERATIONS: dict[str, tuple[Callable[[StoredBlock, Life], StoredBlock], Part, s
     "stolen name": (stolen_name, Part.BLOCK, "signature"),
     "sealed: other state": (producer_changes(app_hash=ZERO_HASH), Part.STATE, "another state"),
     "sealed: other transactions": (producer_changes(tx_root=ZERO_HASH), Part.BLOCK, "transactions"),
+    "sealed: other number of transactions": (producer_changes(tx_count=0), Part.BLOCK, "not as many transactions"),
     "sealed: other receipts": (producer_changes(receipt_root=ZERO_HASH), Part.BLOCK, "receipts"),
     "sealed: other predecessor": (producer_changes(previous=ZERO_HASH), Part.BLOCK, "follow"),
     "sealed: other chain": (producer_changes(chain_id="other-1"), Part.BLOCK, "chain"),
@@ -278,16 +288,41 @@ def test_a_missing_index_entry_is_named(home: Path, life: Life) -> None:
     assert key[4:16].hex() in bad.key
 
 
+def test_a_block_beyond_the_bounds_is_found_though_its_producer_signed_it(
+    home: Path, life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replay refuses such a block, so verifying must as well."""
+    with monkeypatch.context() as generous, Session.open(home, life.genesis) as session:
+        generous.setattr(sealed, "BLOCK_SIZE_BYTES", 1 << 30)
+        txs = tuple(bytes([number]) * (1 << 20) for number in range(17))
+        session.finalize(Block(height=BLOCKS + 1, time_s=session.head.time_s, txs=txs))
+        session.commit(life.producer)
+    bad = first_bad(home, life)
+    assert (bad.kind, bad.height) == (Part.BLOCK, BLOCKS + 1)
+    assert "larger" in bad.reason
+    for rebuild in (False, True):
+        with pytest.raises(CorruptHistory) as found:
+            Session.open(home, life.genesis, rebuild=rebuild)
+        assert found.value.height == BLOCKS + 1
+
+
+# --- flipped bits ---------------------------------------------------------------------------------------
+
+
+def flip(path: Path, rnd: Random) -> None:
+    data = bytearray(path.read_bytes())
+    used = [at for at, one in enumerate(data) if one]
+    data[rnd.choice(used)] ^= 1 << rnd.randrange(8)
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize("seed", range(60))
-def test_a_flipped_bit_anywhere_in_log_or_tree_is_noticed(home: Path, good: Path, life: Life, seed: int) -> None:
+def test_a_flipped_bit_anywhere_in_log_or_node_files_is_noticed(home: Path, good: Path, life: Life, seed: int) -> None:
     """All of the log is covered. Node files also hold nodes out of use: there the tree must read as before."""
     rnd = Random(seed)
     files = sorted(tree_of(home).glob("*.nodes")) if seed % 3 == 0 else [home / LEDGER_FOLDER / LOG_NAME]
     path = rnd.choice(files)
-    data = bytearray(path.read_bytes())
-    position = rnd.randrange(8 * len(data))
-    data[position // 8] ^= 1 << position % 8
-    path.write_bytes(data)
+    flip(path, rnd)
     try:
         verdict = verify_chain(home, life.genesis)
     except Exception as refused:  # noqa: BLE001 - the label's own refusals
@@ -296,6 +331,102 @@ def test_a_flipped_bit_anywhere_in_log_or_tree_is_noticed(home: Path, good: Path
     if verdict.ok:
         assert path.suffix == ".nodes"
         assert entries_of(home) == entries_of(good)
+
+
+_VERIFY = """
+import sys
+from pathlib import Path
+from carechain.engine.verify import verify_chain
+from ledgers import Life
+verdict = verify_chain(Path(sys.argv[1]), Life(11).genesis)
+print("good" if verdict.ok else verdict.first_bad.kind)
+"""
+_START = """
+import sys
+from pathlib import Path
+from carechain.engine.session import Session
+from carechain.state.log import StoreDamaged
+from ledgers import Life, engine_at
+life = Life(11)
+for _ in range(2):
+    try:
+        engine = engine_at(Path(sys.argv[1]), life)
+        head = engine.session.head
+        ids = [one for height in range(1, head.height + 1) for one in engine.session.block(height).tx_ids]
+        found = sum(engine.session.locate(one) is not None for one in ids if one)
+        engine.produce(time_s=head.time_s, txs=())
+        engine.session.close()
+        print("good", found)
+    except StoreDamaged:
+        engine.session._end()
+        print("damaged")
+"""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_file_of_small_tables_does_no_harm_when_it_is_damaged(home: Path, life: Life, seed: int) -> None:
+    """LMDB has no checksums. So: no block is wrong, no process dies, and the second start at the latest goes on.
+
+    A flipped bit in an entry of the transaction index can make that transaction unknown; then ``verify`` says so.
+    """
+    rnd = Random(seed)
+    path = tree_of(home) / INDEX_FOLDER / INDEX_FILE
+    if seed % 4 == 3:
+        os.truncate(path, rnd.randrange(path.stat().st_size))
+    else:
+        flip(path, rnd)
+    (verdict,) = child(_VERIFY, home)
+    assert verdict in ("good", "state")
+    *_, last, found = child(_START, home)
+    expected = sum(1 for block in blocks_of(home, life.genesis)[:BLOCKS] for raw in block.txs if id_of(raw))
+    assert last == "good"
+    assert int(found) == expected or (int(found) == expected - 1 and verdict == "state")
+    assert first_wrong_block(home, life) is None
+
+
+def child(program: str, home: Path) -> list[str]:
+    """What a process of its own prints: damage may end it."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(home)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def first_wrong_block(home: Path, life: Life) -> FirstBad | None:
+    """Verify the log alone: whether what was signed is what everybody else will compute."""
+    tree = tree_of(home)
+    aside = tree.rename(tree.with_name("aside"))
+    try:
+        return verify_chain(home, life.genesis).first_bad
+    finally:
+        aside.rename(tree)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_block_is_ever_built_on_a_flipped_bit_of_the_tree(home: Path, life: Life, seed: int) -> None:
+    """A node starts on the damaged tree and makes blocks: what it signs, everybody else must be able to replay."""
+    rnd = Random(seed)
+    flip(rnd.choice(sorted(tree_of(home).glob("*.nodes"))), rnd)
+    twin = deepcopy(life)
+    made = 0
+    for _ in range(2):
+        engine = engine_at(home, twin, checkpoints=SMALL)
+        try:
+            made += len(run(engine, twin, 6))
+            engine.session.close()
+            break
+        except StoreDamaged:
+            engine.session._end()
+    height = engine.session.head.height
+    assert height >= BLOCKS + made - 1
+    assert first_wrong_block(home, life) is None
+    with Session.open(home, life.genesis, rebuild=True) as session:
+        assert session.head.height == height
+    assert verify_chain(home, life.genesis).ok
 
 
 def entries_of(home: Path) -> list[tuple[bytes, bytes]]:

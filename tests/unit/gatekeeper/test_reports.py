@@ -6,6 +6,8 @@ file, and count the lines of the log.
 """
 
 import asyncio
+import os
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +16,14 @@ from carechain.chain.tx import AdmissionCode
 from carechain.contracts.access import EntryKind, LogRow, log_of
 from carechain.core.limits import TX_LIFETIME_S
 from carechain.core.rejection import Rejected
-from carechain.gatekeeper.audit import reads_digest
+from carechain.gatekeeper import audit as audit_module
+from carechain.gatekeeper.audit import Audit, reads_digest
 from carechain.gatekeeper.release import ReleaseRequest
+from carechain.gatekeeper.reports import Reporter
+from carechain.node.logs import configure_logs
+from carechain.node.service import NodeFailed
 from house import House
+from node_network import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +146,47 @@ def test_the_running_reporter_reports_what_is_left_when_it_stops(house: House) -
     ticket = house.ticket()
     asyncio.run(run())
     assert len(released(house)) == 1
+
+
+def test_an_audit_that_cannot_be_used_for_a_while_ends_no_reporting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program holds the file's lock for longer than the audit waits: the next turn reports."""
+    monkeypatch.setattr(audit_module, "BUSY_S", 0.01)
+    serve(house, house.ticket())
+    said = Said("storage_unavailable")
+    configure_logs(stream=said)
+    audit = Audit.open(house.folder / "audit.sqlite")
+    member = house.world.a
+    reporter = Reporter(ledger=house.ledger, audit=audit, key=member.signing, member=member.id, entropy=os.urandom)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        other = sqlite3.connect(house.folder / "audit.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        task = asyncio.create_task(reporter.run(stop, every_s=0.001))
+        await said.heard.wait()
+        other.execute("ROLLBACK")
+        other.close()
+        assert not task.done()
+        stop.set()
+        await task
+
+    asyncio.run(run())
+    audit.close()
+    assert len(released(house)) == 1
+
+
+def test_a_node_that_failed_ends_the_reporting(house: House) -> None:
+    serve(house, house.ticket())
+
+    def failed() -> None:
+        raise NodeFailed
+
+    house.ledger.before_submit = failed
+
+    async def run() -> None:
+        await house.reporter().run(asyncio.Event(), every_s=0.0)
+
+    with pytest.raises(NodeFailed):
+        asyncio.run(run())

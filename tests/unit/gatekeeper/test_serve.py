@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from carechain.charts.record import StoredRecord
 from carechain.core.rejection import Rejected
@@ -22,7 +23,7 @@ from carechain.core.vocabulary import OrganisationKind, Sensitivity
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.fetch import GatekeeperClient, GatekeeperUnreachable, Reader
 from carechain.gatekeeper.listen import Listener
-from carechain.gatekeeper.release import ReleaseRequest
+from carechain.gatekeeper.release import Release, ReleaseRequest
 from carechain.gatekeeper.serve import REQUEST_BYTES, STATUS, app
 from carechain.sdk.authentication import AuthCode
 from carechain.sdk.opening import AnchoredRecord, NotBelieved, OpenCode
@@ -107,6 +108,49 @@ def test_a_gatekeeper_that_withholds_is_noticed(house: House) -> None:
             assert disbelieved.value.code in (OpenCode.RECORD_MISSING, OpenCode.RECORD_UNEXPECTED)
 
     with_server(house, work)
+
+
+def test_a_gatekeeper_that_stops_short_is_noticed(house: House) -> None:
+    ticket = house.ticket()
+    expected = house.expected(ticket)
+    assert len(expected) > 2
+    row = house.world.ticket(ticket)
+    nothing = house.gatekeeper._seal(ticket, row, [])
+
+    def empty_page(page: Release, number: int) -> Release:
+        return page if number == 0 else replace(page, records=(), sealed=nothing)
+
+    def empty_and_the_last(page: Release, number: int) -> Release:
+        return replace(empty_page(page, number), after=page.after if number == 0 else None)
+
+    def says_it_is_all(page: Release, _number: int) -> Release:
+        return replace(page, after=None)
+
+    def skips_the_rest(page: Release, _number: int) -> Release:
+        return replace(page, after=expected[-1].record_id)
+
+    def goes_back(page: Release, _number: int) -> Release:
+        return replace(page, after=bytes(32))
+
+    async def read_from(lie: Callable[[Release, int], Release]) -> None:
+        pages: list[Release] = []
+
+        async def lying(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/v1/session":
+                return httpx.Response(200, content=msgspec.msgpack.encode({"token": "0"}))
+            asked = msgspec.msgpack.decode(request.content, type=ReleaseRequest)
+            page = await house.gatekeeper.release(house.world.bert.id, replace(asked, limit=1))
+            pages.append(page)
+            return httpx.Response(200, content=msgspec.msgpack.encode(lie(page, len(pages) - 1)))
+
+        async with httpx.AsyncClient(base_url="http://x", transport=httpx.MockTransport(lying)) as http:
+            await client(house, http).read_all(ticket, expected)
+
+    for lie in (empty_page, empty_and_the_last, says_it_is_all, skips_the_rest, goes_back):
+        with pytest.raises(NotBelieved) as disbelieved:
+            asyncio.run(read_from(lie))
+        assert disbelieved.value.code is OpenCode.RECORD_MISSING
+    asyncio.run(read_from(lambda page, _: page))
 
 
 def anchored(record: StoredRecord) -> AnchoredRecord:

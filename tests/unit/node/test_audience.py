@@ -5,19 +5,20 @@ Method: the pure functions over a world in memory; a table of events against eve
 
 import pytest
 
-from carechain.chain.queries import Asker, QueryCode, View
+from carechain.chain.queries import Asker, QueryCode, View, ask
+from carechain.chain.questions import LogPage
 from carechain.chain.receipts import OK, Receipt, describe
 from carechain.chain.routing import EVENTS
 from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
 from carechain.contracts.consent.schema import Answer, AnswerRequest, Ask, Revoke, SetRule, Who
 from carechain.contracts.governance import AcceptAgreement, OfferAgreement, Propose, RemoveMember
-from carechain.contracts.membership import DismissStaff
+from carechain.contracts.membership import DismissStaff, ReplaceAuthority
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.core.limits import SUMMARY_BUCKET_BYTES
 from carechain.core.message import Event, tag_of
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Action, Category, Power, Purpose, mask
-from carechain.node.audience import RULES, Sight, require_block_reader, require_live, sees, sight_of
+from carechain.node.audience import RULES, Sight, require_block_reader, require_live, sees, shown, sight_of
 from world import (
     LATER_S,
     RESULTS,
@@ -104,11 +105,28 @@ def test_grants_reach_both_sides(world: World) -> None:
     assert audience(world, ended) == {"steve", "ivan", "bert"}
 
 
+def test_a_grantee_is_not_told_who_else_was_granted_the_same(world: World) -> None:
+    granted = world.done(grant_of(world.steve, world.bert, world.ivan, world.c), by=world.steve)[0]
+    assert audience(world, granted) == {"steve", "bert", "ivan", "c"}
+    view = view_of(world)
+
+    def told(name: str) -> set[bytes]:
+        part = shown(view, asker_of(world, name), granted)
+        return set() if part is None else set(part.grantees)
+
+    everyone = {world.bert.id, world.ivan.id, world.c.id}
+    assert told("steve") == told("gita") == everyone
+    assert told("bert") == {world.bert.id}
+    assert told("ivan") == {world.ivan.id, world.c.id}
+    assert told("c") == {world.c.id}
+    assert told("carl") == told("mary") == set()
+
+
 def test_requests_and_their_answers(world: World) -> None:
-    ask = Ask(
+    wish = Ask(
         pseudonym=world.steve.id, scope=RESULTS, actions=int(Action.READ), purpose=Purpose.TREAT, expires_s=LATER_S
     )
-    asked = world.done(ask, by=world.bert)[0]
+    asked = world.done(wish, by=world.bert)[0]
     assert audience(world, asked) == {"steve", "bert"}
     answer = AnswerRequest(
         pseudonym=world.steve.id, request_id=asked.request_id, approve=True, scope=RESULTS, expires_s=LATER_S
@@ -132,9 +150,14 @@ def test_tickets_reach_requester_patient_and_custodian(world: World) -> None:
     decided = world.request(
         RequestAccess(pseudonym=world.steve.id, scope=RESULTS, purpose=Purpose.TREAT), by=world.bert
     )
-    concerned = {"steve", "bert", "carl", "anna", "a"}
+    concerned = {"steve", "bert", "anna", "a"}
     assert decided.decision == 0
     assert audience(world, decided) == concerned
+    for name in EVERYBODY:
+        try:
+            ask(view_of(world), asker_of(world, name), "access.log", LogPage(world.steve.id))
+        except Rejected:
+            assert name in ("bert", "gita") or name not in concerned, "who may not read the log sees none of its lines"
     released = world.done(ReportRelease(ticket=decided.ticket, records=1, digest=record_id("d")), by=world.a)[0]
     revoked = world.done(RevokeTicket(ticket=decided.ticket), by=world.steve)[0]
     assert audience(world, released) == audience(world, revoked) == concerned
@@ -155,6 +178,9 @@ def test_what_concerns_the_consortium(world: World) -> None:
     world.done(OfferAgreement(other=world.b.id, terms=record_id("t"), expires_s=LATER_S), by=world.a)
     made = world.done(AcceptAgreement(other=world.a.id, terms=record_id("t")), by=world.b)[0]
     assert audience(world, made) == {"a", "b", "c", "anna", "vera"}
+    successor = ReplaceAuthority(certificate=world.b.another_authority().certificate)
+    (replaced,) = world.done(successor, by=world.b)
+    assert audience(world, replaced) == set(EVERYBODY) - {"gita"}
     admitted = RULES[next(kind for kind in EVENTS if tag_of(kind) == "membership.member_admitted")]
     assert admitted(view_of(world), asker_of(world, "mary"), Unknown())
 

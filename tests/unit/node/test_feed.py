@@ -23,6 +23,7 @@ def block_at(height: int, size_bytes: int = 10) -> CommittedBlock:
         height=height,
         time_s=height,
         previous=zero,
+        tx_count=1,
         tx_root=zero,
         receipt_root=zero,
         app_hash=zero,
@@ -120,3 +121,15 @@ def test_followers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     first.close()
     first.close()
     chain.feed.subscribe(0)
+
+
+def test_one_party_cannot_take_all_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "EVENT_STREAMS_PER_PARTY", 2)
+    chain = Chain(1)
+    own = [chain.feed.subscribe(1, by=b"greedy") for _ in range(2)]
+    with pytest.raises(Rejected) as refused:
+        chain.feed.subscribe(1, by=b"greedy")
+    assert refused.value.code is NodeCode.TOO_MANY_OWN_STREAMS
+    chain.feed.subscribe(1, by=b"modest")
+    own[0].close()
+    chain.feed.subscribe(1, by=b"greedy")

@@ -4,13 +4,15 @@ Method: folders made and spoiled in a temporary place.
 """
 
 import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carechain.chain import genesis as founding
 from carechain.node import home as home_module
-from carechain.node.home import HOME_VERSION, HomeUnusable, Running, make_home, open_home, running
+from carechain.node.home import HOME_VERSION, HomeUnusable, Running, make_home, open_home, replace_file, running
 from node_network import founders, genesis_of
 
 
@@ -88,3 +90,56 @@ def test_a_running_node_says_where_it_listens(tmp_path: Path) -> None:
     assert running(tmp_path) is None
     (tmp_path / "running.json").write_text("{")
     assert running(tmp_path) is None
+
+
+def test_the_names_of_a_new_home_are_durable_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder is synced after the names it got, and a file before it takes its name."""
+    path = tmp_path / "new" / "home"
+    done: list[tuple[str, str]] = []
+    fsync, mkdir, rename = os.fsync, Path.mkdir, Path.replace
+
+    def note(what: str, where: str | Path) -> None:
+        done.append((what, os.path.relpath(where, tmp_path)))
+
+    def noted_fsync(handle: int) -> None:
+        note("sync", Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    def noted_mkdir(self: Path, *args: Any, **named: Any) -> None:
+        note("make", self)
+        mkdir(self, *args, **named)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        note("name", target)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "mkdir", noted_mkdir)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    make_home(path)
+    assert done[:4] == [("make", "new"), ("sync", "."), ("make", "new/home"), ("sync", "new")]
+    for name in ("keys", "ledger", "charts", "audit"):
+        at = done.index(("make", f"new/home/{name}"))
+        assert done[at + 1] == ("sync", "new/home")
+    file = "new/home/home.version"
+    assert done[-3:] == [("sync", f"{file}.new"), ("name", file), ("sync", "new/home")]
+    done.clear()
+    replace_file(path / "genesis.json", b"{}")
+    file = "new/home/genesis.json"
+    assert done == [("sync", f"{file}.new"), ("name", file), ("sync", "new/home")]
+    assert (path / "genesis.json").read_bytes() == b"{}"
+    assert (path / "genesis.json").stat().st_mode & 0o077 == 0
+    assert not (path / "genesis.json.new").exists()
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "genesis.json"
+    replace_file(file, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            replace_file(file, bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_bytes() == b"old"

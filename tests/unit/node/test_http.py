@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from carechain.chain.queries import MayRead, OfOrganisation, OfPseudonym, QueryCode, TimelinePage
+from carechain.chain.queries import QueryCode
+from carechain.chain.questions import MayRead, OfPseudonym, StaffPage, TimelinePage
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.access import RequestAccess
 from carechain.contracts.membership import DismissStaff
@@ -32,7 +33,7 @@ from carechain.node.http import OPENING_BODY_BYTES, QUERY_BODY_BYTES, Api
 from carechain.node.refusals import NodeCode
 from carechain.node.wire import plain
 from carechain.sdk.answers import QueryAnswer, ShownBlock, ShownReceipt, Status, Submitted
-from carechain.sdk.authentication import AuthCode, sign_opening
+from carechain.sdk.authentication import AuthCode, Service, sign_opening
 from carechain.sdk.client import HasKeys
 from node_network import Network, running
 from world import Actor, anchor_of, grant_of, record_id, scope_of
@@ -56,6 +57,7 @@ class Served:
         opening = sign_opening(
             who.signing,
             chain_id=self.net.service.chain_id,
+            service=Service.NODE,
             server=self.net.service.server,
             party=who.id,
             time_s=int(self.net.clock()),
@@ -256,7 +258,7 @@ def test_sessions_end(tmp_path: Path) -> None:
                 if ended:
                     assert (await node.http.delete("/v1/session", headers=headers)).status_code == 204
                 else:
-                    node.net.clock.now_s += SESSION_LIFETIME_S
+                    node.net.clock.wait(SESSION_LIFETIME_S)
                 expect(await node.http.post(path, content=args, headers=headers), 401, AuthCode.SESSION_UNKNOWN)
 
     asyncio.run(main())
@@ -268,6 +270,7 @@ def test_openings_that_are_refused(tmp_path: Path) -> None:
             net = node.net
             good = {
                 "chain_id": net.service.chain_id,
+                "service": Service.NODE,
                 "server": net.service.server,
                 "party": net.carl.id,
                 "time_s": int(net.clock()),
@@ -280,6 +283,7 @@ def test_openings_that_are_refused(tmp_path: Path) -> None:
 
             expect(await opened(chain_id="other"), 400, AuthCode.WRONG_CHAIN)
             expect(await opened(server=bytes(32)), 400, AuthCode.WRONG_SERVER)
+            expect(await opened(service=Service.GATEKEEPER), 401, AuthCode.SIGNATURE_INVALID)
             expect(await opened(time_s=int(net.clock()) + CLOCK_SKEW_S + 1), 401, AuthCode.CLOCK_DIFFERS)
             expect(await opened(by=net.bert), 401, AuthCode.SIGNATURE_INVALID)
             expect(await opened(party=record_id("nobody")), 401, AuthCode.SIGNATURE_INVALID)
@@ -306,6 +310,7 @@ def test_a_session_can_be_opened_in_json(tmp_path: Path) -> None:
             opening = sign_opening(
                 net.steve.signing,
                 chain_id=net.service.chain_id,
+                service=Service.NODE,
                 server=net.service.server,
                 party=net.steve.id,
                 time_s=int(net.clock()),
@@ -334,7 +339,7 @@ def test_each_check_of_con_3_is_named(tmp_path: Path) -> None:
             assert (await node.ask(net.bert, "records.timeline", about)).status_code == 200
             expect(await node.ask(net.ivan, "records.timeline", about), 403, QueryCode.NOT_AUTHORISED)
             expect(await node.ask(net.mary, "records.timeline", about), 403, QueryCode.NOT_AUTHORISED)
-            staff = OfOrganisation(net.a.id)
+            staff = StaffPage(net.a.id)
             expect(await node.ask(net.steve, "membership.staff", staff), 403, QueryCode.ROLE_MAY_NOT_ASK)
             expect(await node.ask(net.b, "membership.staff", staff), 403, QueryCode.NOT_AUTHORISED)
             session = await node.session(net.bert)

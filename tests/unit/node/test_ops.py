@@ -26,14 +26,41 @@ def test_ready_while_blocks_are_recent(tmp_path: Path) -> None:
         async with running(tmp_path) as net:
             ready = await get(net, "/readyz")
             assert (ready.status_code, ready.json()["ready"], ready.json()["height"]) == (200, True, net.service.height)
-            net.clock.now_s += STALE_BLOCK_S + 1
+            net.clock.wait(STALE_BLOCK_S + 1)
             stale = await get(net, "/readyz")
             assert (stale.status_code, stale.json()["ready"]) == (503, False)
-            net.clock.now_s -= STALE_BLOCK_S + 1
+            net.clock.wait(-STALE_BLOCK_S - 1)
             await net.service.finish()
             assert (await get(net, "/readyz")).status_code == 503
             assert (await get(net, "/livez")).status_code == 200
             assert (await get(net, "/v1/status")).status_code == 404
+
+    asyncio.run(main())
+
+
+def test_why_a_node_is_not_ready(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as net:
+
+            async def why(*, moved_s: float, passed_s: float = 0) -> str:
+                net.clock.now_s += moved_s
+                net.clock.passed_s += passed_s
+                answer = await get(net, "/readyz")
+                net.clock.now_s -= moved_s
+                net.clock.passed_s -= passed_s
+                assert (answer.status_code == 200) == answer.json()["ready"] == (not answer.json()["why"])
+                return str(answer.json()["why"])
+
+            assert await why(moved_s=0) == ""
+            assert "too old" in await why(moved_s=STALE_BLOCK_S + 1, passed_s=STALE_BLOCK_S + 1)
+            assert "clock jumped" in await why(moved_s=1e9)
+            # As after a start whose clock is behind the chain: either of the two clocks may be the wrong one.
+            behind = await why(moved_s=-STALE_BLOCK_S - 1)
+            assert "this machine's clock" in behind
+            assert "the producer" in behind
+            assert await why(moved_s=-STALE_BLOCK_S) == ""
+            await net.service.finish()
+            assert "makes no blocks" in await why(moved_s=0)
 
     asyncio.run(main())
 

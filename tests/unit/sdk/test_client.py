@@ -18,9 +18,10 @@ import pytest
 from msgspec.structs import replace
 
 from carechain.chain.header import SealedHeader, decode_sealed
-from carechain.chain.queries import (
-    QUERIES,
+from carechain.chain.queries import QUERIES, QueryCode
+from carechain.chain.questions import (
     GrantPage,
+    HistoryPage,
     LogPage,
     NoArgs,
     OfOrganisation,
@@ -28,7 +29,6 @@ from carechain.chain.queries import (
     OfPseudonym,
     OfRecord,
     OfTicket,
-    QueryCode,
     TimelinePage,
 )
 from carechain.chain.tx import AdmissionCode, parse
@@ -248,7 +248,7 @@ def test_a_session_is_opened_once_and_renewed_when_it_ends(tmp_path: Path) -> No
             for _ in range(3):
                 await steve.query("records.timeline", TimelinePage(there.net.steve.id))
             assert there.between.sent.count(("POST", "/v1/session")) == 1
-            there.net.clock.now_s += 590
+            there.net.clock.wait(590)
             await steve.query("records.timeline", TimelinePage(there.net.steve.id))
             assert there.between.sent.count(("POST", "/v1/session")) == 2
             for token in list(there.api.sessions._sessions):
@@ -324,7 +324,7 @@ def test_answers_are_proven(tmp_path: Path) -> None:
                 ("membership.party", OfParty(net.bert.id), 1),
                 ("consent.grants", GrantPage(net.steve.id), 2),
                 ("records.anchor", OfRecord(net.steve.id, record_id("r1")), 1),
-                ("records.history", OfRecord(net.steve.id, record_id("r1")), 1),
+                ("records.history", HistoryPage(net.steve.id, record_id("r1")), 1),
                 ("records.timeline", TimelinePage(net.steve.id), 3),
                 ("access.ticket", OfTicket(decided.ticket), 1),
                 ("access.log_head", OfPseudonym(net.steve.id), 1),
@@ -382,6 +382,15 @@ def test_what_a_lying_node_changes_is_not_believed(tmp_path: Path) -> None:
                     verify_answer("records.timeline", args, lie, network)
             with pytest.raises(NotProven):
                 verify_answer("records.timeline", TimelinePage(net.mary.id), good, network)
+            for name, about, wrong in (
+                ("membership.member", OfOrganisation(net.a.id), {"id": net.b.id}),
+                ("membership.party", OfParty(net.steve.id), {"id": net.mary.id}),
+                ("records.history", HistoryPage(net.steve.id, row.record), {"record": bytes(32)}),
+            ):
+                true = await client.query(name, about, prove=True)
+                lie = replace(true, rows=(replace(true.rows[0], **wrong), *true.rows[1:]))
+                with pytest.raises(NotProven, match="something else"):
+                    verify_answer(name, about, lie, network)
             with pytest.raises(NotProven, match="another network"):
                 verify_header(good.sealed, replace(network, chain_id="other"))
             with pytest.raises(NotProven, match="not one of"):
@@ -412,7 +421,6 @@ def test_a_receipt_is_proven_and_a_changed_one_is_not(tmp_path: Path) -> None:
                 replace(shown, receipt=replace(shown.receipt, events=())),
                 replace(shown, inclusion=replace(inclusion, raw=raws[1])),
                 replace(shown, inclusion=replace(inclusion, raw=b"junk")),
-                replace(shown, inclusion=replace(inclusion, count=inclusion.count + 9)),
                 replace(shown, inclusion=replace(inclusion, tx_path=inclusion.tx_path[1:])),
                 replace(shown, inclusion=replace(inclusion, receipt_path=(bytes(32),) * 3)),
                 replace(shown, inclusion=replace(inclusion, receipt=inclusion.receipt[:-1])),
@@ -500,6 +508,11 @@ def test_events_are_followed(tmp_path: Path) -> None:
             seen = [one async for one in there.client(net.mary).events(1)]
             assert [one["kind"] for one in seen if one["kind"] != "beat"][-1] == "end"
             assert any("events" in one for one in seen)
+            forgetful = there.client(net.mary)
+            await forgetful.query("records.timeline", TimelinePage(net.mary.id))
+            for token in list(there.api.sessions._sessions):
+                there.api.sessions.end(token)
+            assert [one["kind"] async for one in forgetful.events(1)][-1] == "end"
             with pytest.raises(Refused) as refused:
                 _ = [one async for one in there.client(net.mary).events(-1)]
             assert refused.value.label == "NODE.PARAMETER_MALFORMED"

@@ -6,23 +6,24 @@ Method: the pure book with a hand-set clock; one row per code, then its limits.
 import pytest
 from msgspec.structs import replace
 
+from carechain.chain.queries import View, share_of
 from carechain.core.codec import encode
 from carechain.core.crypto import Suite
-from carechain.core.limits import CLOCK_SKEW_S, SESSION_LIFETIME_S
+from carechain.core.limits import CLOCK_SKEW_S, SESSION_LIFETIME_S, SESSIONS_PER_PARTY
 from carechain.core.party import Party
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import PartyKind
 from carechain.sdk import authentication
 from carechain.sdk.authentication import (
-    SESSIONS_PER_PARTY,
     AuthCode,
     Opening,
+    Service,
     SessionBook,
     bearer,
     decode_opening,
     sign_opening,
 )
-from world import Actor, seeded
+from world import Actor, fresh, seeded
 
 NOW_S = 1_800_000_000
 CHAIN = "world-1"
@@ -42,11 +43,18 @@ def party_of(actor: Actor) -> Party:
 
 
 def opening_of(
-    actor: Actor, number: int = 0, *, time_s: int = NOW_S, chain_id: str = CHAIN, server: bytes = SERVER
+    actor: Actor,
+    number: int = 0,
+    *,
+    time_s: int = NOW_S,
+    chain_id: str = CHAIN,
+    service: Service = Service.NODE,
+    server: bytes = SERVER,
 ) -> Opening:
     return sign_opening(
         actor.signing,
         chain_id=chain_id,
+        service=service,
         server=server,
         party=actor.id,
         time_s=time_s,
@@ -56,7 +64,7 @@ def opening_of(
 
 @pytest.fixture
 def book() -> SessionBook:
-    return SessionBook(chain_id=CHAIN, server=SERVER)
+    return SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
 
 
 @pytest.fixture
@@ -104,6 +112,7 @@ def test_a_session_ends_by_time_and_by_request(book: SessionBook, carl: Actor) -
     [
         ({"chain_id": "other"}, AuthCode.WRONG_CHAIN),
         ({"server": seeded("other")}, AuthCode.WRONG_SERVER),
+        ({"service": Service.GATEKEEPER}, AuthCode.SIGNATURE_INVALID),
         ({"time_s": NOW_S - CLOCK_SKEW_S - 1}, AuthCode.CLOCK_DIFFERS),
         ({"time_s": NOW_S + CLOCK_SKEW_S + 1}, AuthCode.CLOCK_DIFFERS),
     ],
@@ -156,6 +165,56 @@ def test_one_party_cannot_crowd_out_others(book: SessionBook, carl: Actor) -> No
     assert book.party_of(tokens[1], later_s) == book.party_of(newest, later_s) == carl.id
     assert len(book) == SESSIONS_PER_PARTY
     assert open_one(book, Actor("bert"))
+
+
+def test_one_organisation_cannot_crowd_out_others(carl: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "SESSIONS", 8)
+    monkeypatch.setattr(authentication, "SESSIONS_PER_ORGANISATION", 4)
+    book = SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
+    staff = [Actor(f"staff {number}", organisation=seeded("large")) for number in range(5)]
+    tokens = [open_one(book, one) for one in staff[:4]]
+    assert refused(book, opening_of(staff[4]), party_of(staff[4])) is AuthCode.TOO_MANY_SESSIONS
+    assert open_one(book, carl)
+    # Its oldest makes room once openings are no longer too many, and so it goes on for as long as it likes.
+    for number in range(20):
+        later_s = NOW_S + (number + 1) * (2 * CLOCK_SKEW_S + 1)
+        if later_s < NOW_S + SESSION_LIFETIME_S:
+            newest = open_one(book, staff[number % 5], number + 1, now_s=later_s)
+            assert book.party_of(newest, later_s) == staff[number % 5].id
+            assert len(book) == 5
+    assert book.party_of(tokens[0], NOW_S) is None
+    assert open_one(book, Actor("bert"))
+
+
+def test_representatives_count_for_the_organisation_of_their_patient(
+    book: SessionBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = fresh()
+    view = View(snapshot=world.snapshot, height=world.height, time_s=world.time_s)
+    patient = world.contracts().membership.party(world.steve.id)
+    assert patient is not None
+    assert share_of(view, patient) == world.a.id
+    acting = replace(patient, kind=PartyKind.REPRESENTATIVE, organisation=world.steve.id)
+    assert share_of(view, acting) == world.a.id
+    monkeypatch.setattr(authentication, "SESSIONS_PER_ORGANISATION", 1)
+    book = SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
+    one, other = Actor("one", organisation=seeded("p1")), Actor("other", organisation=seeded("p2"))
+    home = world.a.id
+    book.open(opening_of(one), party=party_of(one), organisation=home, now_s=NOW_S, token=bytes(32))
+    with pytest.raises(Rejected) as crowded:
+        book.open(opening_of(other), party=party_of(other), organisation=home, now_s=NOW_S, token=bytes(31) + b"1")
+    assert crowded.value.code is AuthCode.TOO_MANY_SESSIONS
+
+
+def test_an_opening_for_the_node_does_not_open_the_gatekeeper(book: SessionBook, carl: Actor) -> None:
+    door = SessionBook(chain_id=CHAIN, service=Service.GATEKEEPER, server=SERVER)
+    opening = opening_of(carl)
+    assert book.open(opening, party=party_of(carl), now_s=NOW_S, token=bytes(32)).party == carl.id
+    assert refused(door, opening, party_of(carl)) is AuthCode.SIGNATURE_INVALID
+    entered = door.open(
+        opening_of(carl, service=Service.GATEKEEPER), party=party_of(carl), now_s=NOW_S, token=bytes(32)
+    )
+    assert entered.party == carl.id
 
 
 def test_a_full_book_refuses_until_sessions_end(

@@ -107,6 +107,7 @@ def test_binding_proof_covers_all_it_names() -> None:
         "suite": int(Suite.ED25519),
         "public_key": pseudonym.signing.public_key,
         "hpke_key": pseudonym.hpke.public_key,
+        "number": 0,
     }
     wrong = {
         "chain_id": "other",
@@ -115,6 +116,7 @@ def test_binding_proof_covers_all_it_names() -> None:
         "suite": 2,
         "public_key": bytes(32),
         "hpke_key": bytes(32),
+        "number": 1,
     }
 
     def check(fields: dict[str, object]) -> None:

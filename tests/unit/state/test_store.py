@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import lmdb
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from carechain.core.limits import STATE_KEY_BYTES
 from carechain.state import store as store_module
 from carechain.state.audit import BadState, check_tree
-from carechain.state.log import StoreDamaged
+from carechain.state.lmdb_file import INDEX_FILE, INDEX_FOLDER
+from carechain.state.log import DAMAGED_MARK, StoreDamaged
 from carechain.state.proof import verify_absence, verify_presence
 from carechain.state.snapshot import Snapshot, SnapshotGone
-from carechain.state.store import NodeStore, StoreLocked, StoreTooNew, StoreTooOld
+from carechain.state.store import NodeStore, StoreLocked, StoreTooNew, StoreTooOld, height_on_disk
 from carechain.state.trie import Change
 
 
@@ -70,6 +72,8 @@ def test_a_snapshot_keeps_still_until_the_second_next_checkpoint(home: Path) -> 
     with NodeStore.open(home, file_bytes=4096) as store:
         now = checkpointed(store, store.snapshot(), entries(300), 1)
         kept = store.snapshot()
+        early, unread = kept.scan(b""), kept.scan(b"")
+        next(early)
         now = checkpointed(store, now, entries(300, mark=b"new"), 2)
         assert list(kept.scan(b"")) == entries(300)
         scanning = kept.scan(b"")
@@ -83,6 +87,13 @@ def test_a_snapshot_keeps_still_until_the_second_next_checkpoint(home: Path) -> 
         with pytest.raises(SnapshotGone):
             kept.apply([])
         assert list(now.scan(b"")) == entries(300, mark=b"newer")
+        # Once files were dropped there is nothing left to fetch: whoever goes on is told why.
+        for height in range(4, 9):
+            now = store.checkpoint(height=height, snapshot=now.apply(entries(300, mark=b"%d" % height)), idle=True)
+        for iterator in (early, unread):
+            with pytest.raises(SnapshotGone):
+                list(iterator)
+        assert not (home / DAMAGED_MARK).exists()
 
 
 def test_blocks_that_are_never_committed_leave_no_trace(home: Path) -> None:
@@ -299,6 +310,108 @@ def test_every_altered_byte_that_a_hash_covers_is_found(home: Path) -> None:
         path.write_bytes(whole)
 
 
+def read_all(home: Path) -> None:
+    with NodeStore.open(home, read_only=True) as store:
+        for key, _ in entries(3):
+            store.snapshot().get(key)
+
+
+def test_no_flipped_bit_of_a_node_is_ever_read(home: Path) -> None:
+    """Whoever comes upon the node is told, without going through the tree."""
+    with NodeStore.open(home) as store:
+        checkpointed(store, store.snapshot(), entries(3), 1)
+    for path in node_files(home):
+        whole = path.read_bytes()
+        for position in range(8 * len(whole)):
+            damaged = bytearray(whole)
+            damaged[position // 8] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            with pytest.raises(StoreDamaged):
+                read_all(home)
+        path.write_bytes(whole)
+
+
+def test_a_node_in_the_place_of_another_is_not_taken_for_it(home: Path) -> None:
+    """Two leaves of one size, exchanged: each has a checksum that fits, but not here."""
+    with NodeStore.open(home) as store:
+        checkpointed(store, store.snapshot(), [(b"key a", b"one"), (b"key b", b"two")], 1)
+    (path,) = [path for path in node_files(home) if path.name.startswith("leaves")]
+    data = path.read_bytes()
+    half = len(data) // 2
+    path.write_bytes(data[half:] + data[:half])
+    with NodeStore.open(home) as store, pytest.raises(StoreDamaged, match="checksum"):
+        store.snapshot().get(b"key a")
+
+
+def test_damage_once_found_keeps_the_store_from_being_used_again(home: Path) -> None:
+    with NodeStore.open(home) as store:
+        checkpointed(store, store.snapshot(), entries(50), 1)
+    leaves = next(path for path in node_files(home) if path.name.startswith("leaves"))
+    whole = leaves.read_bytes()
+    leaves.write_bytes(bytes(len(whole)))
+    with NodeStore.open(home, read_only=True) as reader, pytest.raises(StoreDamaged, match="checksum"):
+        list(reader.snapshot().scan(b""))
+    assert not (home / DAMAGED_MARK).exists()
+    with NodeStore.open(home) as store, pytest.raises(StoreDamaged, match="checksum"):
+        store.snapshot().get(b"key 00007")
+    leaves.write_bytes(whole)
+    with pytest.raises(StoreDamaged, match="earlier"):
+        NodeStore.open(home)
+    assert height_on_disk(home) == 1
+    with NodeStore.open(home, read_only=True) as reader:
+        assert list(reader.snapshot().scan(b"")) == entries(50)
+
+
+def test_damage_in_a_file_that_is_emptied_stops_the_checkpoint(home: Path) -> None:
+    """Also where it hits nodes out of use: their lengths say where the others begin."""
+    with NodeStore.open(home, file_bytes=1024) as store:
+        now = checkpointed(store, store.snapshot(), entries(200), 1)
+        for path in node_files(home):
+            data = bytearray(path.read_bytes())
+            data[20] ^= 1
+            path.write_bytes(data)
+
+        def go_on(now: Snapshot) -> None:
+            for height in range(2, 30):
+                now = store.checkpoint(height=height, snapshot=now.apply(entries(190, mark=b"%d" % height)), idle=True)
+
+        with pytest.raises(StoreDamaged):
+            go_on(now)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4096, 8192, 0.5, -1], ids=str)
+def test_a_shortened_file_of_small_tables_is_damage(home: Path, kept: float) -> None:
+    """LMDB would end the process on touching a page that is gone."""
+    with NodeStore.open(home) as store:
+        side = [("blobs", b"%04d" % number, bytes(500)) for number in range(100)]
+        store.checkpoint(height=1, snapshot=store.snapshot().apply(entries(50)), side=side)
+    path = home / INDEX_FOLDER / INDEX_FILE
+    size = path.stat().st_size
+    os.truncate(path, int(kept * size) if kept == 0.5 else int(kept) % size)
+    with pytest.raises(StoreDamaged):
+        NodeStore.open(home, read_only=True)
+    assert height_on_disk(home) is None
+    if kept:
+        with pytest.raises(StoreDamaged):
+            NodeStore.open(home)
+
+
+def test_the_file_of_small_tables_has_all_its_pages_after_each_commit(home: Path) -> None:
+    """LMDB may leave out the last ones; then a shorter file would look damaged."""
+    rnd = Random(3)
+    with NodeStore.open(home) as store:
+        now = store.snapshot()
+        for height in range(1, 60):
+            side = [
+                ("blobs", b"%02d" % rnd.randrange(60), rnd.choice((None, bytes(rnd.randrange(9000)))))
+                for _ in range(40)
+            ]
+            now = store.checkpoint(height=height, snapshot=now, side={row[1]: row for row in side}.values())
+            info = store._env.info()
+            size = (home / INDEX_FOLDER / INDEX_FILE).stat().st_size
+            assert size >= (info["last_pgno"] + 1) * store._env.stat()["psize"]
+
+
 def test_a_failing_disk_closes_the_store_at_the_last_checkpoint(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
@@ -333,6 +446,7 @@ def test_an_older_store_is_migrated_forward_step_by_step(home: Path, monkeypatch
     monkeypatch.setattr(store_module, "STORE_VERSION", version + 2)
     with pytest.raises(StoreTooOld, match="no migration"):
         NodeStore.open(home)
+    assert height_on_disk(home) == 1
     steps: list[int] = []
 
     def first(txn: lmdb.Transaction, path: Path) -> None:

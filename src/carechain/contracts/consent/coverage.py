@@ -19,10 +19,12 @@ from carechain.core.decision import DecisionCode, Path, PathKind
 from carechain.core.limits import GRANT_DEPTH
 from carechain.core.party import Party
 from carechain.core.scope import Scope
-from carechain.core.vocabulary import ALL_PURPOSES, Action, PartyKind, Power, Purpose, in_mask
+from carechain.core.vocabulary import ALL_PURPOSES, Action, PartyKind, Power, Purpose, in_mask, subset
 
 GrantPath = tuple[tuple[bytes, GrantRow], ...]
 """Grant ids and rows from the root to the leaf."""
+Walked = dict[bytes, GrantPath | None]
+"""The paths one decision has walked at one patient. A later decision starts anew: the state may have changed."""
 
 
 class Membership(Protocol):
@@ -45,7 +47,7 @@ class Records(Protocol):
     """What consent needs from records."""
 
     def author_of(self, pseudonym: bytes, record: bytes) -> bytes | None:
-        """Who wrote the record's latest version."""
+        """Who wrote both the record's first and its latest version; None where two parties did."""
 
 
 class Agreements(Protocol):
@@ -61,12 +63,26 @@ def is_live(row: GrantRow, time_s: int) -> bool:
 
 
 def matches(who: Who, requester: bytes, party: Party, kind: int | None) -> bool:
-    """Whether a standing rule is about this requester: every field that is set must match."""
+    """Whether a standing rule is about this requester: every field that is set must match.
+
+    Nobody but its staff acts for an organisation, so a rule whose party is an organisation is about its staff.
+    """
+    acting_for = party.organisation if party.kind is PartyKind.STAFF else requester
     return (
-        (who.party is None or who.party == requester)
+        who.party in (None, requester, acting_for)
         and (who.organisation is None or who.organisation == party.organisation)
         and (not who.kinds or (kind is not None and in_mask(kind, who.kinds)))
         and (not who.roles or bool(party.roles & who.roles))
+    )
+
+
+def matches_all_staff(who: Who, organisation: bytes, kind: int | None) -> bool:
+    """Whether a standing rule is sure to be about everyone who works for an organisation, whatever their roles."""
+    return (
+        who.party in (None, organisation)
+        and who.organisation in (None, organisation)
+        and (not who.kinds or (kind is not None and in_mask(kind, who.kinds)))
+        and not who.roles
     )
 
 
@@ -102,29 +118,44 @@ class Coverage:
         self.records = records
         self.agreements = agreements
 
-    def path_to(self, pseudonym: bytes, grant_id: bytes, time_s: int) -> GrantPath | None:
+    def path_to(self, pseudonym: bytes, grant_id: bytes, time_s: int, walked: Walked | None = None) -> GrantPath | None:
         """The grants from the root to ``grant_id`` if every one of them is live; None otherwise.
 
         A grantor who has left, or who has given up the grant it passed on from, no longer holds anything to pass
-        on, so what hangs below is dead.
+        on, so what hangs below is dead; so is what hangs below a grant that no longer permits passing on. With
+        ``walked``, an ancestor that several grants share is walked once.
         """
-        path: list[tuple[bytes, GrantRow]] = []
+        known: Walked = {} if walked is None else walked
+        climbed: list[tuple[bytes, GrantRow]] = []
         current: bytes | None = grant_id
-        passed_on_by: tuple[bytes, ...] = ()
-        while current is not None:
+        while current is not None and current not in known:
             row = self.tables.grants.get(pseudonym, current)
-            if row is None or not is_live(row, time_s) or len(path) >= GRANT_DEPTH:
+            if row is None or not is_live(row, time_s) or len(climbed) >= GRANT_DEPTH:
+                known[current] = None
+            else:
+                climbed.append((current, row))
+                current = row.parent
+        above = () if current is None else known[current]
+        for one, row in reversed(climbed):
+            above = self._lengthened(pseudonym, above, one, row)
+            known[one] = above
+        return above
+
+    def _lengthened(
+        self, pseudonym: bytes, above: GrantPath | None, grant_id: bytes, row: GrantRow
+    ) -> GrantPath | None:
+        """The path ``above`` with one more grant below it, unless its grantor had nothing to pass on."""
+        if above is None or len(above) >= GRANT_DEPTH:
+            return None
+        if row.grantor != pseudonym:
+            grantor = self.membership.party(row.grantor)
+            if grantor is None or (grantor.kind is PartyKind.STAFF and self.membership.has_left(grantor)):
                 return None
-            if passed_on_by and not any(one in row.grantees for one in passed_on_by):
+            if above and not any(one in above[-1][1].grantees for one in (row.grantor, grantor.organisation)):
                 return None
-            if row.grantor != pseudonym:
-                grantor = self.membership.party(row.grantor)
-                if grantor is None or (grantor.kind is PartyKind.STAFF and self.membership.has_left(grantor)):
-                    return None
-                passed_on_by = (row.grantor, grantor.organisation)
-            path.append((current, row))
-            current = row.parent
-        return tuple(reversed(path))
+        if above and not above[-1][1].actions & Action.DELEGATE:
+            return None
+        return (*above, (grant_id, row))
 
     def representative(self, pseudonym: bytes, who: bytes, time_s: int) -> RepresentativeRow | None:
         """The live powers of ``who`` over ``pseudonym`` (CON-8)."""
@@ -136,9 +167,12 @@ class Coverage:
         return self.representative(pseudonym, who, time_s) is not None
 
     def refuses_to_act(
-        self, ctx: Ctx, pseudonym: bytes, power: Power, scope: Scope | None = None
+        self, ctx: Ctx, pseudonym: bytes, power: Power, scope: Scope | None = None, expires_s: int = 0
     ) -> ConsentCode | None:
-        """None for the patient, or for a representative with this power (over this scope); else why not."""
+        """None for the patient, or for a representative with this power (over this scope, until then); else why not.
+
+        What a representative sets ends with the appointment at the latest: nobody gives away time it does not have.
+        """
         if ctx.sender == pseudonym:
             return None
         row = self.representative(pseudonym, ctx.sender, ctx.time_s)
@@ -146,7 +180,7 @@ class Coverage:
             return ConsentCode.SENDER_NOT_GRANTOR
         if scope is not None and not row.scope.contains(scope):
             return ConsentCode.WIDER_THAN_POWERS
-        return None
+        return ConsentCode.OUTLIVES_POWERS if expires_s > row.expires_s else None
 
     def cover(
         self,
@@ -182,7 +216,7 @@ class Coverage:
         for number, rule in rules:
             if rule.answer is Answer.ALLOW and rule.scope.contains(scope):
                 return Path(kind=PathKind.RULE, rule=number)
-        if self.policy_covers(pseudonym, party, scope, purpose, time_s):
+        if self.policy_covers(pseudonym, party, scope, 1 << purpose, time_s):
             return Path(kind=PathKind.POLICY)
         return by_grant
 
@@ -190,13 +224,12 @@ class Coverage:
         self, pseudonym: bytes, requester: bytes, party: Party, purpose: Purpose, time_s: int
     ) -> list[tuple[int, RuleRow]]:
         """The patient's live standing rules about this requester and purpose, by number."""
-        found: list[tuple[int, RuleRow]] = []
-        for (_, number), rule in self.tables.rules.scan(pseudonym):
-            if time_s < rule.expires_s and in_mask(purpose, rule.purposes):
-                kind = self.membership.kind_of(party.organisation)
-                if matches(rule.who, requester, party, kind):
-                    found.append((number, rule))
-        return found
+        kind = self.membership.kind_of(party.organisation)
+        return [
+            (number, rule)
+            for (_, number), rule in self.tables.rules.scan(pseudonym)
+            if time_s < rule.expires_s and in_mask(purpose, rule.purposes) and matches(rule.who, requester, party, kind)
+        ]
 
     def denials_about(self, pseudonym: bytes, requester: bytes, party: Party, time_s: int) -> tuple[RuleRow, ...]:
         """The patient's live denials that are about this requester, whatever the purpose."""
@@ -219,8 +252,8 @@ class Coverage:
                 found.append(Sight(tuple(row.scope for _, row in path), purposes, denials))
         return tuple(found)
 
-    def policy_covers(self, pseudonym: bytes, party: Party, scope: Scope, purpose: Purpose, time_s: int) -> bool:
-        """Whether the treatment policy of the genesis lets covered entities do this (CON-6)."""
+    def policy_covers(self, pseudonym: bytes, party: Party, scope: Scope, purposes: int, time_s: int) -> bool:
+        """Whether the treatment policy of the genesis lets this person read for all these purposes (CON-6)."""
         policy = self.tables.policy()
         kind = self.membership.kind_of(party.organisation)
         patient = self.membership.party(pseudonym)
@@ -228,7 +261,7 @@ class Coverage:
             return False
         custodian = patient.organisation
         return (
-            in_mask(purpose, policy.purposes)
+            subset(purposes, policy.purposes)
             and in_mask(kind, policy.kinds)
             and bool(party.roles & policy.roles)
             and policy.scope.contains(scope)
@@ -241,26 +274,29 @@ class Coverage:
 
     def may_write(
         self,
+        ctx: Ctx,
         *,
         pseudonym: bytes,
-        author: bytes,
-        party: Party,
         category: int,
         sensitivity: int,
         day: int,
         record: bytes,
-        time_s: int,
+        replacing: bool,
     ) -> bool:
-        """Whether the author may add this record: the patient, or a live grant with write or submit (CON-11)."""
-        if author == pseudonym:
+        """Whether the sender may add this record: the patient, or a live grant with write or submit (CON-11).
+
+        To submit is to add what is one's own: ``replacing`` what somebody else wrote takes a grant with write.
+        """
+        if ctx.sender == pseudonym:
             return True
+        needed = Action.WRITE if replacing else Action.WRITE | Action.SUBMIT
         return any(
             all(
-                row.actions & (Action.WRITE | Action.SUBMIT)
+                row.actions & needed
                 and row.scope.covers(category=category, sensitivity=sensitivity, day=day, record=record)
                 for _, row in path
             )
-            for path in self._paths_for(pseudonym, author, party, time_s)
+            for path in self._paths_for(pseudonym, ctx.sender, ctx.party, ctx.time_s)
             if path is not None
         )
 
@@ -294,11 +330,12 @@ class Coverage:
 
     def _paths_for(self, pseudonym: bytes, holder: bytes, party: Party, time_s: int) -> Iterator[GrantPath | None]:
         """The path of every grant the holder has, through its organisation or by itself; None where it is dead."""
+        walked: Walked = {}
         grantees = (party.organisation, holder) if party.kind is PartyKind.STAFF else (holder,)
         for grantee in grantees:
             held = self.tables.held.get(grantee, pseudonym)
             for grant_id in held.grants if held else ():
-                yield self.path_to(pseudonym, grant_id, time_s)
+                yield self.path_to(pseudonym, grant_id, time_s, walked)
 
 
 def _first_gap(path: GrantPath | None, scope: Scope, purpose: Purpose, action: Action) -> DecisionCode | None:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from carechain.contracts.consent.coverage import Coverage, is_live
+from carechain.contracts.consent.coverage import Coverage, Walked, is_live
 from carechain.contracts.consent.schema import (
     Changed,
     ConsentCode,
@@ -17,10 +17,19 @@ from carechain.contracts.consent.schema import (
     Renounce,
     Revoke,
     Revoked,
+    StandingRow,
 )
 from carechain.core.context import Ctx
-from carechain.core.limits import GRANT_DEPTH, GRANT_LIFETIME_S, GRANTS_PER_PAIR, GRANTS_PER_PSEUDONYM
-from carechain.core.rejection import Rejected, present, require
+from carechain.core.limits import (
+    AUTHOR_GRANT_LIFETIME_S,
+    GRANT_DEPTH,
+    GRANT_LIFETIME_S,
+    GRANTS_BY_OTHERS_PER_PAIR,
+    GRANTS_BY_OTHERS_PER_PSEUDONYM,
+    GRANTS_PER_PAIR,
+    GRANTS_PER_PSEUDONYM,
+)
+from carechain.core.rejection import present, require
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import ALL_ACTIONS, ALL_PURPOSES, Action, PartyKind, Power, Role, subset
 
@@ -32,7 +41,7 @@ def grant(ctx: Ctx, coverage: Coverage, msg: Grant) -> None:
     parent_depth = _require_authority(ctx, coverage, msg)
     add_grant(
         ctx,
-        coverage.tables,
+        coverage,
         msg.pseudonym,
         ctx.new_id("grant"),
         GrantRow(
@@ -46,6 +55,7 @@ def grant(ctx: Ctx, coverage: Coverage, msg: Grant) -> None:
             depth=parent_depth + 1,
             granted_s=ctx.time_s,
         ),
+        by_owner=ctx.party.kind is not PartyKind.STAFF,
     )
 
 
@@ -122,19 +132,46 @@ def require_terms(ctx: Ctx, scope: Scope, actions: int, purposes: int, expires_s
     require(expires_s - ctx.time_s <= GRANT_LIFETIME_S, ConsentCode.EXPIRY_TOO_FAR)
 
 
-def add_grant(ctx: Ctx, tables: ConsentTables, pseudonym: bytes, grant_id: bytes, row: GrantRow) -> None:
-    """Write a grant with its index entries, within the bounds of the pseudonym and of each grantee."""
+def add_grant(
+    ctx: Ctx, coverage: Coverage, pseudonym: bytes, grant_id: bytes, row: GrantRow, *, by_owner: bool
+) -> None:
+    """Write a grant with its index entries, within the bounds of the pseudonym and of each grantee.
+
+    What others than the patient's side add may fill half of a bound, so that the patient can always grant.
+    """
+    tables = coverage.tables
+    walked: Walked = {}
+    for grantee in row.grantees:
+        _require_room_for(ctx, coverage, pseudonym, grantee, walked, by_owner=by_owner)
     head = tables.heads.get(pseudonym)
     count = head.grants if head else 0
     require(count < GRANTS_PER_PSEUDONYM, ConsentCode.TOO_MANY_GRANTS)
+    require(by_owner or count < GRANTS_BY_OTHERS_PER_PSEUDONYM, ConsentCode.ROOM_KEPT_FOR_PATIENT)
     tables.heads.put(pseudonym, row=HeadRow(grants=count + 1))
     tables.grants.put(pseudonym, grant_id, row=row)
+    tables.standing.put(pseudonym, grant_id, row=StandingRow())
     for grantee in row.grantees:
         held = tables.held.get(grantee, pseudonym)
-        grants = held.grants if held else ()
-        require(len(grants) < GRANTS_PER_PAIR, ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
-        tables.held.put(grantee, pseudonym, row=HeldRow(grants=(*grants, grant_id)))
+        tables.held.put(grantee, pseudonym, row=HeldRow(grants=(*(held.grants if held else ()), grant_id)))
     ctx.emit(Granted(pseudonym=pseudonym, grant_id=grant_id, grantees=row.grantees, expires_s=row.expires_s))
+
+
+def _require_room_for(
+    ctx: Ctx, coverage: Coverage, pseudonym: bytes, grantee: bytes, walked: Walked, *, by_owner: bool
+) -> None:
+    """Room for one more grant to this grantee. Only when there is none, what is dead already is ended to make it."""
+    bound = GRANTS_PER_PAIR if by_owner else GRANTS_BY_OTHERS_PER_PAIR
+    held = coverage.tables.held.get(grantee, pseudonym)
+    if held is None or len(held.grants) < bound:
+        return
+    left = len(held.grants)
+    for grant_id in held.grants:
+        row = coverage.tables.grants.get(pseudonym, grant_id)
+        if row is not None and coverage.path_to(pseudonym, grant_id, ctx.time_s, walked) is None:
+            _end(ctx, coverage.tables, pseudonym, grant_id, row)
+            left -= 1
+    require(left < GRANTS_PER_PAIR, ConsentCode.TOO_MANY_GRANTS_TO_GRANTEE)
+    require(left < bound, ConsentCode.ROOM_KEPT_FOR_PATIENT)
 
 
 def _require_grantees(coverage: Coverage, msg: Grant) -> None:
@@ -152,9 +189,11 @@ def _require_authority(ctx: Ctx, coverage: Coverage, msg: Grant) -> int:
     """Who may grant this: returns the depth of the parent, or -1 for a root."""
     if msg.parent is not None:
         return _require_parent(ctx, coverage, msg)
-    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.GRANT, msg.scope)
-    if refusal is not None and not _is_author_within_policy(ctx, coverage, msg):
-        raise Rejected(refusal)
+    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.GRANT, msg.scope, msg.expires_s)
+    if refusal is not None:
+        require(_is_author(ctx, coverage, msg), refusal)
+        require(_author_within_policy(ctx, coverage, msg), ConsentCode.OUTSIDE_POLICY)
+        require(msg.expires_s - ctx.time_s <= AUTHOR_GRANT_LIFETIME_S, ConsentCode.AUTHOR_GRANT_TOO_LONG)
     return -1
 
 
@@ -169,17 +208,27 @@ def _require_parent(ctx: Ctx, coverage: Coverage, msg: Grant) -> int:
     return parent.depth
 
 
-def _is_author_within_policy(ctx: Ctx, coverage: Coverage, msg: Grant) -> bool:
+def _is_author(ctx: Ctx, coverage: Coverage, msg: Grant) -> bool:
+    """Whether authors may grant here, and the sender wrote every single record that is named."""
     policy = coverage.tables.policy()
     return (
         policy.enabled
         and policy.authors_may_grant
         and ctx.party.kind is PartyKind.STAFF
         and bool(msg.scope.records)
-        and policy.scope.contains(msg.scope)
-        and subset(msg.purposes, policy.purposes)
-        and msg.actions == Action.READ
         and all(coverage.records.author_of(msg.pseudonym, one) == ctx.sender for one in msg.scope.records)
+    )
+
+
+def _author_within_policy(ctx: Ctx, coverage: Coverage, msg: Grant) -> bool:
+    """Whether the policy would let each grantee read all this by itself (CON-6): the author only vouches for need.
+
+    An organisation is no such grantee, because the policy speaks about roles.
+    """
+    parties = (coverage.membership.party(one) for one in msg.grantees)
+    return msg.actions == Action.READ and all(
+        party is not None and coverage.policy_covers(msg.pseudonym, party, msg.scope, msg.purposes, ctx.time_s)
+        for party in parties
     )
 
 
@@ -210,6 +259,7 @@ def _replace_terms(ctx: Ctx, tables: ConsentTables, msg: Narrow | Extend, row: G
 
 def _end(ctx: Ctx, tables: ConsentTables, pseudonym: bytes, grant_id: bytes, row: GrantRow) -> None:
     tables.grants.put(pseudonym, grant_id, row=replace(row, revoked_s=ctx.time_s))
+    tables.standing.delete(pseudonym, grant_id)
     for grantee in row.grantees:
         _release(tables, grantee, pseudonym, grant_id)
     head = tables.heads.get(pseudonym)

@@ -21,6 +21,7 @@ from carechain.contracts.consent.schema import (
 )
 from carechain.core.context import Ctx
 from carechain.core.limits import (
+    PENDING_REQUESTS_PER_ORGANISATION,
     PENDING_REQUESTS_PER_PAIR,
     PENDING_REQUESTS_PER_PSEUDONYM,
     REQUEST_LIFETIME_S,
@@ -57,6 +58,7 @@ def ask(ctx: Ctx, coverage: Coverage, msg: Ask) -> None:
         return
     request = RequestRow(
         requester=ctx.sender,
+        organisation=ctx.party.organisation,
         scope=msg.scope,
         actions=msg.actions,
         purpose=msg.purpose,
@@ -65,7 +67,9 @@ def ask(ctx: Ctx, coverage: Coverage, msg: Ask) -> None:
         until_s=ctx.time_s + REQUEST_LIFETIME_S,
     )
     if answer is Answer.ALLOW:
-        _grant_request(ctx, coverage, msg.pseudonym, request_id, request, msg.scope, msg.expires_s, msg.pseudonym)
+        # The patient's rule speaks, but the requester chose the moment: it may not use up the patient's own room.
+        row = _grant_of(ctx, request, msg.scope, msg.expires_s, msg.pseudonym)
+        _give(ctx, coverage, msg.pseudonym, request_id, row, by_owner=False)
         return
     coverage.tables.requests.put(msg.pseudonym, request_id, row=request)
     ctx.emit(Asked(pseudonym=msg.pseudonym, request_id=request_id, requester=ctx.sender))
@@ -74,7 +78,9 @@ def ask(ctx: Ctx, coverage: Coverage, msg: Ask) -> None:
 def answer_request(ctx: Ctx, coverage: Coverage, msg: AnswerRequest) -> None:
     """Approve, narrow or deny a pending request; either way it leaves the inbox."""
     request = present(coverage.tables.requests.get(msg.pseudonym, msg.request_id), ConsentCode.REQUEST_NOT_FOUND)
-    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.ANSWER, msg.scope if msg.approve else None)
+    # To refuse, a representative needs the power alone; to approve, also what it gives away.
+    given = (msg.scope, msg.expires_s) if msg.approve else (None, 0)
+    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.ANSWER, *given)
     if refusal is not None:
         raise Rejected(refusal)
     require(ctx.time_s < request.until_s, ConsentCode.REQUEST_EXPIRED)
@@ -86,7 +92,8 @@ def answer_request(ctx: Ctx, coverage: Coverage, msg: AnswerRequest) -> None:
     narrower = request.scope.contains(msg.scope) and msg.expires_s <= request.expires_s
     require(narrower, ConsentCode.ANSWER_WIDER_THAN_REQUEST)
     coverage.tables.requests.delete(msg.pseudonym, msg.request_id)
-    _grant_request(ctx, coverage, msg.pseudonym, msg.request_id, request, msg.scope, msg.expires_s, ctx.sender)
+    row = _grant_of(ctx, request, msg.scope, msg.expires_s, ctx.sender)
+    _give(ctx, coverage, msg.pseudonym, msg.request_id, row, by_owner=True)
 
 
 def withdraw(ctx: Ctx, coverage: Coverage, msg: Withdraw) -> None:
@@ -99,7 +106,7 @@ def withdraw(ctx: Ctx, coverage: Coverage, msg: Withdraw) -> None:
 
 def set_rule(ctx: Ctx, coverage: Coverage, msg: SetRule) -> None:
     """Set or replace a standing rule."""
-    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.RULES, msg.scope)
+    refusal = coverage.refuses_to_act(ctx, msg.pseudonym, Power.RULES, msg.scope, msg.expires_s)
     if refusal is not None:
         raise Rejected(refusal)
     require(msg.scope.is_well_formed(), ConsentCode.SCOPE_MALFORMED)
@@ -136,15 +143,20 @@ def drop_rule(ctx: Ctx, coverage: Coverage, msg: DropRule) -> None:
 
 
 def _require_room(ctx: Ctx, coverage: Coverage, pseudonym: bytes) -> None:
-    """Bound the inbox, counting only what still waits: expired requests make room."""
-    waiting = own = 0
+    """Bound the inbox, counting only what still waits: expired requests make room.
+
+    Neither one requester nor the staff of one organisation together can fill it for the others.
+    """
+    waiting = colleagues = own = 0
     for (_, request_id), row in list(coverage.tables.requests.scan(pseudonym)):
         if ctx.time_s >= row.until_s:
             coverage.tables.requests.delete(pseudonym, request_id)
             continue
         waiting += 1
+        colleagues += row.organisation == ctx.party.organisation
         own += row.requester == ctx.sender
     require(own < PENDING_REQUESTS_PER_PAIR, ConsentCode.REQUEST_EXISTS)
+    require(colleagues < PENDING_REQUESTS_PER_ORGANISATION, ConsentCode.ORGANISATION_ASKS_TOO_MUCH)
     require(waiting < PENDING_REQUESTS_PER_PSEUDONYM, ConsentCode.INBOX_FULL)
 
 
@@ -163,18 +175,9 @@ def _standing_answer(ctx: Ctx, coverage: Coverage, msg: Ask) -> Answer:
     return Answer.ALLOW if any(covering) else Answer.ASK
 
 
-def _grant_request(
-    ctx: Ctx,
-    coverage: Coverage,
-    pseudonym: bytes,
-    request_id: bytes,
-    request: RequestRow,
-    scope: Scope,
-    expires_s: int,
-    grantor: bytes,
-) -> None:
-    grant_id = ctx.new_id("grant")
-    row = GrantRow(
+def _grant_of(ctx: Ctx, request: RequestRow, scope: Scope, expires_s: int, grantor: bytes) -> GrantRow:
+    """The root grant that answers a request."""
+    return GrantRow(
         grantor=grantor,
         grantees=(request.requester,),
         parent=None,
@@ -185,5 +188,9 @@ def _grant_request(
         depth=0,
         granted_s=ctx.time_s,
     )
-    add_grant(ctx, coverage.tables, pseudonym, grant_id, row)
+
+
+def _give(ctx: Ctx, coverage: Coverage, pseudonym: bytes, request_id: bytes, row: GrantRow, *, by_owner: bool) -> None:
+    grant_id = ctx.new_id("grant")
+    add_grant(ctx, coverage, pseudonym, grant_id, row, by_owner=by_owner)
     ctx.emit(Answered(pseudonym=pseudonym, request_id=request_id, answer=Answer.ALLOW, grant_id=grant_id))

@@ -29,6 +29,9 @@ def acceptance_holds(ctx: Ctx, msg: Appoint) -> bool:
         suite=msg.suite,
         public_key=msg.public_key,
         hpke_key=msg.hpke_key,
+        powers=msg.powers,
+        scope=msg.scope,
+        expires_s=msg.expires_s,
     )
     try:
         verify(suite=msg.suite, public_key=msg.public_key, signature=msg.proof, message=wanted)
@@ -47,10 +50,9 @@ def appoint(ctx: Ctx, coverage: Coverage, msg: Appoint) -> None:
     require(acceptance_holds(ctx, msg), ConsentCode.REPRESENTATIVE_PROOF_INVALID)
     representative = party_id(msg.suite, msg.public_key)
     require(coverage.membership.party(representative) is None, ConsentCode.REPRESENTATIVE_EXISTS)
-    table = coverage.tables.representatives
-    held = sum(1 for _, row in table.scan(msg.pseudonym) if not row.dismissed_s and ctx.time_s < row.expires_s)
+    held = _forget_ended(ctx, coverage, msg.pseudonym)
     require(held < REPRESENTATIVES_PER_PSEUDONYM, ConsentCode.TOO_MANY_REPRESENTATIVES)
-    table.put(
+    coverage.tables.representatives.put(
         msg.pseudonym,
         representative,
         row=RepresentativeRow(powers=msg.powers, scope=msg.scope, expires_s=msg.expires_s, appointed_s=ctx.time_s),
@@ -81,3 +83,17 @@ def dismiss(ctx: Ctx, coverage: Coverage, msg: Dismiss) -> None:
     table.put(msg.pseudonym, msg.representative, row=replace(row, dismissed_s=ctx.time_s))
     coverage.membership.put_party(msg.representative, replace(party, revoked_s=ctx.time_s))
     ctx.emit(Dismissed(pseudonym=msg.pseudonym, representative=msg.representative))
+
+
+def _forget_ended(ctx: Ctx, coverage: Coverage, pseudonym: bytes) -> int:
+    """Drop the rows of ended representatives and count the others: at most the bound, whoever acted once.
+
+    Their keys stay known as parties, so none of them comes back, and what they did stays in events and receipts.
+    """
+    held = 0
+    for (_, representative), _row in list(coverage.tables.representatives.scan(pseudonym)):
+        if coverage.represents(pseudonym, representative, ctx.time_s):
+            held += 1
+        else:
+            coverage.tables.representatives.delete(pseudonym, representative)
+    return held

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from carechain.core.ids import U8, U16, U32, U63, GrantId, PartyId, RequestId
-from carechain.core.limits import GRANT_GRANTEES, GRANTS_PER_PAIR, SIGNATURE_SIZE
+from carechain.core.limits import GRANT_GRANTEES, GRANTS_PER_PAIR, ID_SIZE, SIGNATURE_SIZE
 from carechain.core.message import Event, Message, Row
 from carechain.core.party import HpkeKey, PublicKey
 from carechain.core.rejection import RejectionCode
@@ -62,6 +62,15 @@ class ConsentCode(RejectionCode):
     TOO_MANY_REPRESENTATIVES = 436, "This pseudonym has too many representatives."
     ONLY_STAFF_MAY_ASK = 437, "Only staff of a member organisation may ask."
     SENDER_NOT_PATIENT = 438, "Only the patient may do this, with this pseudonym's own key."
+    OUTSIDE_POLICY = 439, "An author grants only reading, to staff, on records and for purposes the policy lets in."
+    AUTHOR_GRANT_TOO_LONG = 440, "An author grants for 90 days at most. Ask the patient for more."
+    OUTLIVES_POWERS = 441, "What a representative sets ends with the appointment at the latest. Name an earlier end."
+    ROOM_KEPT_FOR_PATIENT = 442, "The room that is left is kept for the patient's own grants. Revoke some of yours."
+    ORGANISATION_ASKS_TOO_MUCH = (
+        443,
+        "Your organisation has too many pending requests to this patient. Wait for answers, or withdraw some.",
+    )
+    TOO_MANY_ROWS = 444, "The answer would look at too many rows. Revoke grants that are no longer needed."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -182,7 +191,10 @@ class DropRule(Message, frozen=True, tag="consent.drop_rule"):
 
 
 class Appoint(Message, frozen=True, tag="consent.appoint"):
-    """Let a family member or guardian act for the patient, in full or in part (CON-8)."""
+    """Let a family member or guardian act for the patient, in full or in part (CON-8).
+
+    ``proof`` is the representative's own signature over all the rest: nobody is made a representative unasked.
+    """
 
     pseudonym: PartyId
     suite: U8
@@ -306,7 +318,7 @@ class HeldRow(Row, frozen=True):
 
 
 class RequestRow(Row, frozen=True):
-    """A request that waits for the patient."""
+    """A request that waits for the patient. ``organisation`` is the requester's, whose staff share a bound."""
 
     requester: PartyId
     scope: Scope
@@ -315,6 +327,7 @@ class RequestRow(Row, frozen=True):
     expires_s: U63
     asked_s: U63
     until_s: U63
+    organisation: PartyId = bytes(ID_SIZE)
 
 
 class RuleRow(Row, frozen=True):
@@ -354,8 +367,12 @@ class TreatmentPolicy(Row, frozen=True):
     authors_may_grant: bool = False
 
 
+class StandingRow(Row, frozen=True):
+    """A grant that was not revoked. Its key says all there is to say; the grant itself is in its own table."""
+
+
 class HeadRow(Row, frozen=True):
-    """How many live grants a pseudonym has."""
+    """How many grants of a pseudonym were not revoked."""
 
     grants: U32
 
@@ -383,12 +400,15 @@ POLICY: Final = TableSpec(
     name="consent.policy", prefix=0x35, key=(1,), row=TreatmentPolicy, note="the treatment policy of the genesis"
 )
 HEADS: Final = TableSpec(name="consent.heads", prefix=0x36, key=(32,), row=HeadRow, note="pseudonym → counters")
+STANDING: Final = TableSpec(
+    name="consent.standing", prefix=0x37, key=(32, 32), row=StandingRow, note="pseudonym, grant → not revoked"
+)
 
 
 class ConsentTables:
     """The tables of this contract."""
 
-    __slots__ = ("grants", "heads", "held", "policy_table", "representatives", "requests", "rules")
+    __slots__ = ("grants", "heads", "held", "policy_table", "representatives", "requests", "rules", "standing")
 
     def __init__(self, state: Overlay) -> None:
         self.grants = GRANTS.bind(state)
@@ -398,6 +418,7 @@ class ConsentTables:
         self.representatives = REPRESENTATIVES.bind(state)
         self.policy_table = POLICY.bind(state)
         self.heads = HEADS.bind(state)
+        self.standing = STANDING.bind(state)
 
     def policy(self) -> TreatmentPolicy:
         """The treatment policy in force."""
