@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from carechain.chain import genesis as founding
 from carechain.chain.genesis import BadGenesis, Genesis
-from carechain.state.log import make_folder, sync_folder
+from carechain.sdk.keyfile import write_private_file
+from carechain.state.log import make_folder
 
 HOME_VERSION: Final = 1
 """Raised by one whenever the layout changes; each step has a migration below."""
@@ -141,11 +142,4 @@ def _migrate(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that it is the old one or the new one, whatever happens, and durable on return."""
-    fresh = path.with_name(path.name + ".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
+    write_private_file(path, data, replace=True)

@@ -27,6 +27,7 @@ from carechain.core.limits import WALLET_FILE_BYTES
 from carechain.core.rejection import Rejected, RejectionCode, require
 from carechain.sealing import symmetric
 from carechain.sealing.symmetric import CannotOpen, ScryptCost
+from carechain.state.log import sync_folder
 
 FORMAT: Final = "carechain-keys"
 VERSION: Final = 1
@@ -147,7 +148,7 @@ def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
 
     Without ``replace`` an existing file is left alone and ``FILE_EXISTS`` raised. ``OSError`` is the disk's.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".keys-", suffix=".tmp")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -161,7 +162,7 @@ def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
             _link_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_bounded(path: Path) -> bytes:
@@ -213,11 +214,3 @@ def _link_new(temporary: Path, path: Path) -> None:
         path.hardlink_to(temporary)
     except FileExistsError:
         raise Rejected(WalletCode.FILE_EXISTS) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

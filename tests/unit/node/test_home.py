@@ -92,6 +92,14 @@ def test_a_running_node_says_where_it_listens(tmp_path: Path) -> None:
     assert running(tmp_path) is None
 
 
+def assert_replaced(done: list[tuple[str, str]], name: str) -> None:
+    """The content is durable before it gets the name, and then the name."""
+    (step, temporary), *rest = done
+    assert step == "sync"
+    assert temporary.startswith(f"new/home/.{name}-")
+    assert rest == [("name", f"new/home/{name}"), ("sync", "new/home")]
+
+
 def test_the_names_of_a_new_home_are_durable_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every folder is synced after the names it got, and a file before it takes its name."""
     path = tmp_path / "new" / "home"
@@ -121,15 +129,13 @@ def test_the_names_of_a_new_home_are_durable_before_it_is_used(tmp_path: Path, m
     for name in ("keys", "ledger", "charts", "audit"):
         at = done.index(("make", f"new/home/{name}"))
         assert done[at + 1] == ("sync", "new/home")
-    file = "new/home/home.version"
-    assert done[-3:] == [("sync", f"{file}.new"), ("name", file), ("sync", "new/home")]
+    assert_replaced(done[-3:], "home.version")
     done.clear()
     replace_file(path / "genesis.json", b"{}")
-    file = "new/home/genesis.json"
-    assert done == [("sync", f"{file}.new"), ("name", file), ("sync", "new/home")]
+    assert_replaced(done, "genesis.json")
     assert (path / "genesis.json").read_bytes() == b"{}"
     assert (path / "genesis.json").stat().st_mode & 0o077 == 0
-    assert not (path / "genesis.json.new").exists()
+    assert not [one for one in path.iterdir() if one.name.startswith(".")]
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
