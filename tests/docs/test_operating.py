@@ -23,6 +23,9 @@ from carechain.core.limits import (
     EVENT_STREAMS_PER_PARTY,
     HEARTBEAT_S,
     HTTP_BODY_BYTES,
+    HTTP_BODY_S,
+    OPENING_BODY_BYTES,
+    QUERY_BODY_BYTES,
     SESSION_LIFETIME_S,
     SESSIONS_PER_ORGANISATION,
     SESSIONS_PER_PARTY,
@@ -31,7 +34,7 @@ from carechain.core.limits import (
     SUBMIT_QUEUE_TXS,
     TX_SIZE_BYTES,
 )
-from carechain.node import bodies, http
+from carechain.node import http
 from carechain.node.http import Api
 from carechain.node.refusals import NodeCode
 from carechain.node.settings import Settings, load_settings
@@ -89,11 +92,11 @@ def test_bounds_are_those_of_the_code() -> None:
     forms, sessions, events = (
         " ".join(section(HTTP, title).split()) for title in ("Forms", "Sessions", "GET /v1/events")
     )
-    assert (TX_SIZE_BYTES, http.QUERY_BODY_BYTES) == (64 * 1024, 64 * 1024)
+    assert (TX_SIZE_BYTES, QUERY_BODY_BYTES) == (64 * 1024, 64 * 1024)
     assert "64 KiB for a transaction and for a query" in forms
     assert f"{HTTP_BODY_BYTES // MIB} MiB for a batch" in forms
-    assert f"{http.OPENING_BODY_BYTES // 1024} KiB for an opening" in forms
-    assert f"{bodies.BODY_S:.0f} seconds after its head" in forms
+    assert f"{OPENING_BODY_BYTES // 1024} KiB for an opening" in forms
+    assert f"{HTTP_BODY_S:.0f} seconds after its head" in forms
     assert f"lasts {SESSION_LIFETIME_S} seconds" in sessions
     assert f"at most {SESSIONS_PER_PARTY} sessions" in sessions
     assert f"together at {SESSIONS_PER_ORGANISATION:,}" in sessions

@@ -75,6 +75,16 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", markdown_files(), ids=named)
+def test_tests_that_are_named_exist(path: Path) -> None:
+    missing = []
+    for file, test in re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", path.read_text(encoding="utf-8")):
+        place = ROOT / file
+        if not place.exists() or (test and f"def {test}(" not in place.read_text(encoding="utf-8")):
+            missing.append(f"{file}::{test}")
+    assert not missing
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=named)
 def test_row_ids_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     wrong = [

@@ -16,7 +16,7 @@ from msgspec import Struct
 from carechain.charts.codes import ChartsCode
 from carechain.charts.dates import day_of
 from carechain.charts.resource_types import R4_TYPES
-from carechain.core.limits import BUNDLE_ENTRIES, BUNDLE_NESTING, BUNDLE_SIZE_BYTES
+from carechain.core.limits import BUNDLE_ENTRIES, BUNDLE_NESTING, BUNDLE_SIZE_BYTES, FULL_URL_CHARS
 from carechain.core.rejection import Rejected, require
 
 Json = dict[str, Any]
@@ -24,7 +24,6 @@ Json = dict[str, Any]
 BUNDLE_TYPES: Final = frozenset({"batch", "collection", "transaction"})
 TYPES_WITH_REQUEST: Final = frozenset({"batch", "transaction"})
 METHODS: Final = frozenset({"POST", "PUT"})
-FULL_URL_CHARS: Final = 1024
 
 DATE_KEYS: Final = frozenset(
     {

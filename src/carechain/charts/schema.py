@@ -32,11 +32,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from carechain.core.limits import DATABASE_BUSY_S
+
 SCHEMA_VERSION: Final = 1
 MIGRATIONS: Final[Mapping[int, Callable[[Connection], None]]] = {}
 """From the version a step starts at to the step; version 1 is the first, so there is none yet."""
 
-BUSY_S: Final = 30
 
 METADATA: Final = MetaData()
 
@@ -152,7 +153,7 @@ def environment() -> Iterator[None]:
 
 def open_engine(path: Path) -> Engine:
     """An engine on one SQLite file: WAL, full sync (an acknowledged bundle survives a power cut)."""
-    engine = create_engine(f"sqlite:///{path}", hide_parameters=True, connect_args={"timeout": BUSY_S})
+    engine = create_engine(f"sqlite:///{path}", hide_parameters=True, connect_args={"timeout": DATABASE_BUSY_S})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -160,8 +161,13 @@ def open_engine(path: Path) -> Engine:
         connection.isolation_level = None
         # Text that is not UTF-8 any more was altered on disk; reading it must lead to a failed check, not a crash.
         connection.text_factory = lambda raw: raw.decode(errors="replace")
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            # Not yet the pool's, so nobody else would close it.
+            connection.close()
+            raise
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

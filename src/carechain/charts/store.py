@@ -81,7 +81,11 @@ class Charts:
         Raises :class:`StoreTooNew` and :class:`ChartsUnavailable`.
         """
         engine = open_engine(path)
-        prepare(engine)
+        try:
+            prepare(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from carechain.chain import genesis as founding
 from carechain.chain.genesis import Genesis, genesis_hash
 from carechain.cli.keyring import AUTHORITY_KEY, MEMBER_KEY, REGISTRAR_SECRET, Keyring
 from carechain.cli.output import CannotRun
+from carechain.core.limits import GENESIS_BYTES
 from carechain.core.organisation import NewMember
 from carechain.core.vocabulary import OrganisationKind, PartyKind
 from carechain.node.home import replace_file
@@ -23,7 +24,6 @@ from carechain.state.log import make_folder
 
 GENESIS_FILE: Final = "genesis.json"
 APPLICATION_FILE: Final = "application.json"
-GENESIS_BYTES: Final = 16 * 1024 * 1024
 AUTHORITY_DAYS: Final = 3650
 LAPSE_DAYS: Final = 90
 _CLOCK_TOLERANCE: Final = timedelta(hours=1)

@@ -85,3 +85,37 @@ BUNDLE_NESTING: Final = 64
 GATEKEEPER_RECORDS: Final = 500
 GATEKEEPER_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 WALLET_FILE_BYTES: Final = 1024 * 1024
+QUERY_BODY_BYTES: Final = 64 * 1024
+OPENING_BODY_BYTES: Final = 4 * 1024
+HTTP_BODY_S: Final = 30
+"""How long a body may take to arrive."""
+GENESIS_BYTES: Final = 16 * 1024 * 1024
+SECRET_FILE_BYTES: Final = 4096
+CONFIG_FILE_BYTES: Final = 1024 * 1024
+FEED_RECENT_BYTES: Final = 8 * 1024 * 1024
+"""Blocks kept at hand so that followers at the tip share one decoded copy."""
+VERIFIER_WAITING_BYTES: Final = 128 * 1024 * 1024
+"""The most that may wait for the worker; beyond it, verification happens here."""
+VERIFIER_PATIENCE_S: Final = 5
+"""How long the worker may owe a verdict without giving one; a frame takes it a twentieth of a second."""
+RELEASES_AT_ONCE: Final = 4
+"""Each may hold a whole answer in memory."""
+RELEASE_REQUEST_BYTES: Final = 64 * 1024
+"""More than the longest list of records needs."""
+DATABASE_BUSY_S: Final = 30
+PROOF_SIZE_BYTES: Final = 256 * 1024
+"""More than the longest walk needs, with a branch of all symbols at every symbol; nothing larger is read."""
+NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
+LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
+"""For lower branches and leaves: enough for what the patients of a day are looked at again and again."""
+VALUE_CACHE_BYTES: Final = 12 * 1024 * 1024
+WALLET_RELATIONS: Final = 512
+WALLET_RECOVERY_GAP: Final = 4
+"""How many unused counters in a row end the search at one organisation."""
+KEY_LABEL_CHARS: Final = 80
+EXISTING_ID_CHARS: Final = 256
+SCRYPT_MIN_N: Final = 1 << 10
+SCRYPT_MAX_N: Final = 1 << 18
+SCRYPT_MAX_R: Final = 8
+SCRYPT_MAX_P: Final = 4
+FULL_URL_CHARS: Final = 1024

@@ -2,8 +2,8 @@
 
 Batches go out over one pipe and verdicts come back over another; nothing else is shared. The worker sees public
 keys, signatures and signed bytes, never a secret. When it dies, what it owed is verified here: a signature that was
-not verified is never taken for one that holds. A worker that gives no verdict for :data:`PATIENCE_S` is killed and
-counts as dead. The worker ends when its pipe does, so it cannot outlive this process.
+not verified is never taken for one that holds. A worker that gives no verdict for :data:`VERIFIER_PATIENCE_S` is killed
+and counts as dead. The worker ends when its pipe does, so it cannot outlive this process.
 
 A signature verification holds Python's global lock, which is why this is a process and not a thread.
 """
@@ -26,16 +26,12 @@ from msgspec import Meta, Struct
 from carechain.core.codec import encode
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.ids import U8
-from carechain.core.limits import SIGNATURE_SIZE, TX_SIZE_BYTES
+from carechain.core.limits import SIGNATURE_SIZE, TX_SIZE_BYTES, VERIFIER_PATIENCE_S, VERIFIER_WAITING_BYTES
 
 PIPE_BYTES: Final = 1024 * 1024
 """Asked of the system for both pipes; Linux grants this much without privilege."""
 FRAME_BYTES: Final = 128 * 1024
 """Batches are cut into frames of about this many bytes, far less than a pipe holds."""
-WAITING_BYTES: Final = 128 * 1024 * 1024
-"""The most that may wait for the worker; beyond it, verification happens here."""
-PATIENCE_S: Final = 5.0
-"""How long the worker may owe a verdict without giving one; a frame takes it a twentieth of a second."""
 
 _LENGTH_BYTES: Final = 4
 _READ_BYTES: Final = 256 * 1024
@@ -144,7 +140,7 @@ class VerifierProcess:
         """
         number = self._next
         self._next += 1
-        if not checks or not self.alive or self._waiting_bytes > WAITING_BYTES:
+        if not checks or not self.alive or self._waiting_bytes > VERIFIER_WAITING_BYTES:
             self._in_line(number, checks)
             return number
         start = size = 0
@@ -162,7 +158,7 @@ class VerifierProcess:
 
     def patience_left_s(self) -> float | None:
         """In how many seconds :meth:`collect` will give up on the worker unless it answers; None: it owes nothing."""
-        return max(0.0, self._since_s + PATIENCE_S - self._clock()) if self._frames else None
+        return max(0.0, self._since_s + VERIFIER_PATIENCE_S - self._clock()) if self._frames else None
 
     def collect(self) -> list[tuple[int, list[bool]]]:
         """Finished batches as (number, one verdict per check), never waiting for the worker.

@@ -20,12 +20,11 @@ from msgspec import Meta, Struct
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.hashing import ZERO_HASH, tagged
 from carechain.core.ids import U16, U32, U63, PartyId, RecordId, TicketId
-from carechain.core.limits import GATEKEEPER_RECORDS, RELEASE_DIGESTS
+from carechain.core.limits import DATABASE_BUSY_S, GATEKEEPER_RECORDS, RELEASE_DIGESTS
 
 T = TypeVar("T")
 
 AUDIT_VERSION: Final = 1
-BUSY_S: Final = 30
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _TABLES: Final = (
     "CREATE TABLE store_info (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)",
@@ -127,11 +126,15 @@ class Audit:
     def open(cls, path: Path) -> Self:
         """Open or create the file; raises :class:`AuditTooNew` and :class:`AuditUnavailable`."""
         with _environment():
-            connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
-            audit = cls(connection)
-            audit._prepare()
+            connection = sqlite3.connect(path, timeout=DATABASE_BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                for pragma in _PRAGMAS:
+                    connection.execute(f"PRAGMA {pragma}")
+                audit = cls(connection)
+                audit._prepare()
+            except BaseException:
+                connection.close()
+                raise
         return audit
 
     def close(self) -> None:

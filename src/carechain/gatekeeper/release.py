@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from carechain.charts.record import RecordContent, Tampered, check
 from carechain.contracts.access import TicketRow
 from carechain.core.ids import U32, RecordId, TicketId
-from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES
+from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, RELEASES_AT_ONCE
 from carechain.core.rejection import Rejected
 from carechain.gatekeeper.audit import Audit, Read
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
@@ -27,8 +27,6 @@ from carechain.gatekeeper.study import seal_view
 from carechain.research.pseudonym import Study
 from carechain.sealing.package import PackageTooLarge, SealedRecord, SealedResource, build_package
 
-RELEASES_AT_ONCE: Final = 4
-"""Each may hold a whole answer in memory."""
 _RESOURCE_OVERHEAD_BYTES: Final = 64
 _RECORD_OVERHEAD_BYTES: Final = 128
 _HASH_BYTES: Final = 34

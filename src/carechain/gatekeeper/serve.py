@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from carechain.chain.queries import share_of
 from carechain.charts.schema import ChartsUnavailable
+from carechain.core.limits import RELEASE_REQUEST_BYTES
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.gatekeeper.audit import AuditUnavailable
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
@@ -27,8 +28,6 @@ from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Service, SessionB
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
-REQUEST_BYTES: Final = 64 * 1024
-"""More than the longest list of records needs."""
 RETRY_AFTER_S: Final = 1
 _log = structlog.get_logger("carechain.gatekeeper")
 
@@ -130,7 +129,7 @@ async def _body(request: Request) -> bytes:
     parts = bytearray()
     async for chunk in request.stream():
         parts += chunk
-        if len(parts) > REQUEST_BYTES:
+        if len(parts) > RELEASE_REQUEST_BYTES:
             raise Withheld(GatekeeperCode.BODY_TOO_LARGE)
     return bytes(parts)
 

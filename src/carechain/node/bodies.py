@@ -5,15 +5,12 @@ wakes when the oldest may be too late. A read that is over by then has left noth
 """
 
 import asyncio
-from typing import Final
 
 from starlette.types import Receive
 
+from carechain.core.limits import HTTP_BODY_S
 from carechain.core.rejection import Rejected
 from carechain.node.refusals import NodeCode
-
-BODY_S: Final = 30.0
-"""How long a body may take to arrive."""
 
 
 class BodyReader:
@@ -29,7 +26,7 @@ class BodyReader:
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self, receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes:
-        """A body of at most ``limit_bytes``, arrived within :data:`BODY_S`; raises :class:`Rejected`."""
+        """A body of at most ``limit_bytes``, arrived within :data:`HTTP_BODY_S`; raises :class:`Rejected`."""
         declared = headers.get(b"content-length")
         if declared is not None and (len(declared) > len(str(limit_bytes)) or int(declared) > limit_bytes):
             raise Rejected(NodeCode.BODY_TOO_LARGE)
@@ -52,14 +49,14 @@ class BodyReader:
         loop = asyncio.get_running_loop()
         self._reading[task] = loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(BODY_S, self._look)
+            self._timer = loop.call_later(HTTP_BODY_S, self._look)
 
     def _look(self) -> None:
         """End the reads that are too late, and come back when the next may be."""
         loop = asyncio.get_running_loop()
         self._timer = None
         for task, since_s in self._reading.items():
-            due_s = since_s + BODY_S
+            due_s = since_s + HTTP_BODY_S
             if due_s > loop.time():
                 self._timer = loop.call_at(due_s, self._look)
                 return

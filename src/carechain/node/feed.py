@@ -5,13 +5,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Self
 
-from carechain.core.limits import EVENT_STREAM_BACKLOG, EVENT_STREAM_SUBSCRIBERS, EVENT_STREAMS_PER_PARTY
+from carechain.core.limits import (
+    EVENT_STREAM_BACKLOG,
+    EVENT_STREAM_SUBSCRIBERS,
+    EVENT_STREAMS_PER_PARTY,
+    FEED_RECENT_BYTES,
+)
 from carechain.core.rejection import Rejected
 from carechain.engine.session import CommittedBlock
 from carechain.node.refusals import NodeCode, Overloaded
 
-RECENT_BYTES: Final = 8 * 1024 * 1024
-"""Blocks kept at hand so that followers at the tip share one decoded copy."""
 _BLOCK_BYTES: Final = 1024
 """What a block weighs besides its transactions, roughly."""
 
@@ -41,7 +44,7 @@ class Feed:
         self.height = block.height
         self._recent.append(block)
         self._recent_bytes += _weight(block)
-        while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
+        while self._recent_bytes > FEED_RECENT_BYTES and len(self._recent) > 1:
             self._recent_bytes -= _weight(self._recent.popleft())
         for one in self._subscriptions:
             one.wake()

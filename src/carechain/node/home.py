@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from carechain.chain import genesis as founding
 from carechain.chain.genesis import BadGenesis, Genesis
+from carechain.core.limits import GENESIS_BYTES
 from carechain.sdk.keyfile import write_private_file
 from carechain.state.log import make_folder
 
@@ -30,7 +31,6 @@ VERSION_FILE: Final = "home.version"
 LOCK_FILE: Final = "home.lock"
 RUNNING_FILE: Final = "running.json"
 FOLDERS: Final = ("keys", "ledger", "charts", "audit")
-GENESIS_BYTES: Final = 16 * 1024 * 1024
 _PRIVATE_FILE: Final = 0o600
 _VERSION_DIGITS: Final = 9
 

@@ -24,7 +24,14 @@ from carechain.chain.receipts import FullReceipt, describe, encode_receipt
 from carechain.chain.tx import parse
 from carechain.core import merkle
 from carechain.core.codec import encode
-from carechain.core.limits import HEARTBEAT_S, HTTP_BODY_BYTES, ID_SIZE, TX_SIZE_BYTES
+from carechain.core.limits import (
+    HEARTBEAT_S,
+    HTTP_BODY_BYTES,
+    ID_SIZE,
+    OPENING_BODY_BYTES,
+    QUERY_BODY_BYTES,
+    TX_SIZE_BYTES,
+)
 from carechain.core.rejection import Rejected, RejectionCode, present
 from carechain.engine.session import CommittedBlock
 from carechain.node.audience import Sight, require_block_reader, require_live, shown, sight_of
@@ -56,9 +63,6 @@ from carechain.sdk.answers import (
     Submitted,
 )
 from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Opening, Service, SessionBook, bearer
-
-QUERY_BODY_BYTES: Final = 64 * 1024
-OPENING_BODY_BYTES: Final = 4 * 1024
 
 _NO_PROOFS: Final[tuple[ProvenEntry, ...]] = ()
 _QUERY: Final = "/v1/query/"

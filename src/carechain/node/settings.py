@@ -20,15 +20,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS
+from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, CONFIG_FILE_BYTES, SECRET_FILE_BYTES
 from carechain.engine.embedded import BATCH_BYTES, BATCH_TIMEOUT_S, BATCH_TXS, BatchPolicy
 from carechain.engine.session import Checkpoints
 from carechain.node.clock import ACCEPT_GAP_DAYS
 
 CONFIG_FILE: Final = "config.toml"
-SECRET_BYTES: Final = 4096
 _OPEN_TO_OTHERS: Final = 0o077
-_CONFIG_BYTES: Final = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -202,13 +200,13 @@ def read_secret(path: Path) -> str:
     if mode & _OPEN_TO_OTHERS:
         raise BadSettings(f"Others can read {path}. Set its mode to 0600.")
     with path.open("rb") as file:
-        data = file.read(SECRET_BYTES + 1)
+        data = file.read(SECRET_FILE_BYTES + 1)
     try:
         secret = data.decode("utf-8").split("\n", 1)[0].rstrip("\r")
     except UnicodeDecodeError:
         raise BadSettings(f"{path} is not UTF-8 text.") from None
-    if not secret or len(data) > SECRET_BYTES:
-        raise BadSettings(f"{path} must hold one line of 1 to {SECRET_BYTES} bytes.")
+    if not secret or len(data) > SECRET_FILE_BYTES:
+        raise BadSettings(f"{path} must hold one line of 1 to {SECRET_FILE_BYTES} bytes.")
     return secret
 
 
@@ -222,8 +220,8 @@ def require_private(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            data = file.read(_CONFIG_BYTES + 1)
-        if len(data) > _CONFIG_BYTES:
+            data = file.read(CONFIG_FILE_BYTES + 1)
+        if len(data) > CONFIG_FILE_BYTES:
             raise BadSettings(f"{path} is too large to be a configuration file.")
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 
 from carechain.core.hashing import tagged
 from carechain.core.ids import Hash
-from carechain.core.limits import WALLET_FILE_BYTES
+from carechain.core.limits import KEY_LABEL_CHARS, WALLET_FILE_BYTES
 from carechain.core.rejection import Rejected, RejectionCode, require
 from carechain.sealing import symmetric
 from carechain.sealing.symmetric import CannotOpen, ScryptCost
@@ -33,7 +33,6 @@ FORMAT: Final = "carechain-keys"
 VERSION: Final = 1
 PRIVATE_MODE: Final = 0o600
 PADDING_BUCKET_BYTES: Final = 1024
-LABEL_CHARS: Final = 80
 
 Kind = Literal["wallet", "identity", "authority"]
 Entropy = Callable[[int], bytes]
@@ -180,7 +179,7 @@ def is_text(value: str) -> bool:
 
 def check_label(label: str) -> None:
     """Refuse a display label that is too long or would break a terminal; Chinese and other scripts are fine."""
-    fits = len(label) <= LABEL_CHARS and not any(unicodedata.category(symbol)[0] == "C" for symbol in label)
+    fits = len(label) <= KEY_LABEL_CHARS and not any(unicodedata.category(symbol)[0] == "C" for symbol in label)
     require(fits, WalletCode.LABEL_INVALID)
 
 

@@ -11,11 +11,11 @@ import unicodedata
 from pathlib import Path
 from typing import Final
 
+from carechain.core.limits import EXISTING_ID_CHARS
 from carechain.core.rejection import Rejected, require
 from carechain.sdk.keyfile import Entropy, WalletCode, is_text, write_private_file
 
 SECRET_SIZE: Final = 32
-ID_CHARS: Final = 256
 _LABEL: Final = b"carechain/id-hash/1"
 _FILE_BYTES: Final = 2 * SECRET_SIZE + 2
 _OPEN_TO_OTHERS: Final = 0o077
@@ -72,7 +72,7 @@ def normalised(text: str) -> str:
     dropped, since ids are printed in groups. Hyphens and leading zeros stay: they can tell two ids apart.
     """
     require(text, WalletCode.ID_EMPTY)
-    require(len(text) <= ID_CHARS, WalletCode.ID_TOO_LONG)
+    require(len(text) <= EXISTING_ID_CHARS, WalletCode.ID_TOO_LONG)
     require(is_text(text), WalletCode.ID_NOT_TEXT)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     kept = "".join(one for one in folded if not one.isspace() and unicodedata.category(one) != "Cf")

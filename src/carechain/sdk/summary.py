@@ -14,15 +14,12 @@ from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.crypto import Suite
 from carechain.core.hashing import tagged
 from carechain.core.ids import U32
-from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES
+from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES, WALLET_RECOVERY_GAP, WALLET_RELATIONS
 from carechain.core.rejection import Rejected, require
 from carechain.sdk.keyfile import WalletCode
-from carechain.sdk.wallet import WALLET_RELATIONS, Relation, Wallet
+from carechain.sdk.wallet import Relation, Wallet
 from carechain.sealing import symmetric
 from carechain.sealing.symmetric import GCM_NONCE_SIZE, TAG_SIZE, CannotOpen
-
-RECOVERY_GAP: Final = 4
-"""How many unused counters in a row end the search at one organisation."""
 
 _VERSION: Final = b"\x01"
 _HEADER_SIZE: Final = len(_VERSION) + GCM_NONCE_SIZE
@@ -85,7 +82,7 @@ def recover(
     """Find a wallet's relations again from its seed and what the ledger answers.
 
     ``exists(pseudonym)`` gives None for an unknown pseudonym, and otherwise its sealed summary (empty when none was
-    stored). At each organisation counters are tried upward until ``RECOVERY_GAP`` unused ones follow each other.
+    stored). At each organisation counters are tried upward until ``WALLET_RECOVERY_GAP`` unused ones follow each other.
     The newest summary gives labels and dates, and relations with organisations that were not asked for; a relation
     that the ledger does not know is not taken over. A relation without any summary is recovered without its label.
     """
@@ -118,7 +115,7 @@ def _search(
     unreadable: list[bytes] = []
     for organisation in organisations:
         counter = unused = 0
-        while unused < RECOVERY_GAP and len(found) < WALLET_RELATIONS:
+        while unused < WALLET_RECOVERY_GAP and len(found) < WALLET_RELATIONS:
             pseudonym = wallet.pseudonym(organisation, counter).id
             sealed = exists(pseudonym)
             unused = unused + 1 if sealed is None else 0

@@ -17,11 +17,10 @@ from carechain.core.binding import binding_message
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
 from carechain.core.ids import U32, PartyId, party_id
-from carechain.core.limits import CHAIN_ID_CHARS, ID_SIZE
+from carechain.core.limits import CHAIN_ID_CHARS, ID_SIZE, KEY_LABEL_CHARS, WALLET_RELATIONS
 from carechain.core.rejection import Rejected, require
 from carechain.core.scope import Day
 from carechain.sdk.keyfile import (
-    LABEL_CHARS,
     Entropy,
     WalletCode,
     check_label,
@@ -35,12 +34,11 @@ from carechain.sealing.symmetric import KEY_SIZE, ScryptCost
 
 __all__ = ["Entropy", "Pseudonym", "Relation", "Wallet", "WalletCode", "binding_proof", "derive_pseudonym"]
 
-WALLET_RELATIONS: Final = 512
 _PSEUDONYM_LABEL: Final = b"carechain/pseudonym/1"
 _SUMMARY_LABEL: Final = b"carechain/summary-key/1"
 
 Seed = Annotated[bytes, Meta(min_length=SEED_SIZE, max_length=SEED_SIZE)]
-Label = Annotated[str, Meta(max_length=LABEL_CHARS)]
+Label = Annotated[str, Meta(max_length=KEY_LABEL_CHARS)]
 ChainId = Annotated[str, Meta(min_length=1, max_length=CHAIN_ID_CHARS)]
 
 

@@ -11,17 +11,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from msgspec import Struct
 
-from carechain.core.limits import SUMMARY_BUCKET_BYTES
+from carechain.core.limits import SCRYPT_MAX_N, SCRYPT_MAX_P, SCRYPT_MAX_R, SCRYPT_MIN_N, SUMMARY_BUCKET_BYTES
 
 KEY_SIZE: Final = 32
 GCM_NONCE_SIZE: Final = 12
 TAG_SIZE: Final = 16
 SCRYPT_SALT_SIZE: Final = 16
 
-SCRYPT_MIN_N: Final = 1 << 10
-SCRYPT_MAX_N: Final = 1 << 18
-SCRYPT_MAX_R: Final = 8
-SCRYPT_MAX_P: Final = 4
 
 _PAD_MARK: Final = 0x80
 

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.hashing import HASH_SIZE, ZERO_HASH
 from carechain.core.ids import Hash
-from carechain.core.limits import STATE_KEY_BYTES
+from carechain.core.limits import PROOF_SIZE_BYTES, STATE_KEY_BYTES
 from carechain.state.node import (
     BRANCH,
     BRANCH_HEAD_SIZE,
@@ -34,8 +34,6 @@ from carechain.state.node import (
 
 _STEPS: Final = 2 * STATE_KEY_BYTES + 1
 """No walk passes more branches than a key has symbols."""
-PROOF_SIZE_BYTES: Final = 256 * 1024
-"""More than the longest walk needs, with a branch of all symbols at every symbol; nothing larger is read."""
 
 Skip = Annotated[bytes, Meta(max_length=_STEPS)]
 Bitmap = Annotated[int, Meta(ge=0, lt=1 << SYMBOLS)]

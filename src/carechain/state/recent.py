@@ -1,6 +1,6 @@
 """A bounded memory of what was read lately."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 _OVERHEAD_BYTES: Final = 160
@@ -65,9 +65,20 @@ class Fetched(dict[int, bytes]):
         """Fetch, and keep if wanted."""
         stored = self._fetch(reference)
         if self._wanted(reference):
-            self._free -= _OVERHEAD_BYTES + len(stored)
-            if self._free < 0:
-                self.clear()
-                self._free = self._room
-            self[reference] = stored
+            self.keep(reference, stored)
         return stored
+
+    def keep(self, reference: int, stored: bytes) -> None:
+        """Hold what is at hand already, so that it need not be fetched."""
+        self._free -= _OVERHEAD_BYTES + len(stored)
+        if self._free < 0:
+            self.clear()
+            self._free = self._room - _OVERHEAD_BYTES - len(stored)
+        self[reference] = stored
+
+    def drop(self, references: Iterable[int]) -> None:
+        """Let go of what nobody will ask for again."""
+        for reference in references:
+            stored = self.pop(reference, None)
+            if stored is not None:
+                self._free += _OVERHEAD_BYTES + len(stored)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
+from carechain.core.limits import VALUE_CACHE_BYTES
 from carechain.state import trie
 from carechain.state.node import Root
 from carechain.state.proof import Proof, prove
@@ -11,7 +12,6 @@ from carechain.state.recent import Recent
 
 SNAPSHOT_CHECKPOINTS: Final = 2
 """A snapshot is gone at the second checkpoint after the one it was taken on."""
-VALUE_CACHE_BYTES: Final = 12 * 1024 * 1024
 _UNKNOWN: Final = b"\x00never a value: told apart by identity"
 
 

@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.ids import U63, Hash
+from carechain.core.limits import LOWER_CACHE_BYTES, NODE_CACHE_BYTES
 from carechain.core.message import Row
 from carechain.state import trie
 from carechain.state.lmdb_file import DAMAGE, INDEX_FILE, INDEX_FOLDER, fill_up, get, open_index, under
@@ -69,9 +70,6 @@ Side = tuple[str, bytes, bytes | None]
 
 INITIAL_MAP_BYTES: Final = 64 * 1024 * 1024
 SIDE_PAGE_ROWS: Final = 1000
-NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
-LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
-"""For lower branches and leaves: enough for what the patients of a day are looked at again and again."""
 MOVED_BYTES_PER_CHECKPOINT: Final = 1024 * 1024
 """Per stream: about how much a checkpoint copies out of old files in order to drop them."""
 DEAD_SHARE: Final = {False: (0.75, 0.6, 0.5), True: (0.6, 0.5, 0.4)}
@@ -129,10 +127,10 @@ class NodeStore:
         self._side: dict[str, lmdb._Database] = {}
         self._forgotten: list[int] = []
         self._head = _NO_HEAD
-        self.load = log.load
         # Upper branches apart, since every read passes some of them: the many below must not push them out.
-        below = Fetched(log.load, wanted=lambda _: True, room_bytes=LOWER_CACHE_BYTES).__getitem__
-        self.load_recent = Fetched(below, wanted=is_upper, room_bytes=NODE_CACHE_BYTES).__getitem__
+        self._below = Fetched(log.load, wanted=lambda _: True, room_bytes=LOWER_CACHE_BYTES)
+        self._upper = Fetched(self._fetch, wanted=is_upper, room_bytes=NODE_CACHE_BYTES)
+        self.load_recent = self._upper.__getitem__
 
     @classmethod
     def open(
@@ -294,6 +292,13 @@ class NodeStore:
             self._side[table] = db
         return db
 
+    def load(self, reference: int) -> bytes:
+        """The stored bytes of a node that is about to be replaced: taken from where a read left it, and not kept."""
+        return self._upper.get(reference) or self._below.get(reference) or self._log.load(reference)
+
+    def _fetch(self, reference: int) -> bytes:
+        return self._log.load(reference) if is_upper(reference) else self._below[reference]
+
     def condemn(self, reason: str) -> StoreDamaged:
         """The error to raise where the store turns out to be wrong; the next start will rebuild it."""
         return self._log.condemn(reason)
@@ -353,6 +358,7 @@ class NodeStore:
             dead.pop(number, None)
         for number, references in dead.items():
             self._log.files[number].dead_bytes += sum(map(size_of, references))
+            self._upper.drop(references)
         changed = {*self._log.flush(), *dead}
         head = _Head(height=height, root=root.hash, top=top, epoch=self.epoch + 1)
         rows = sorted(side, key=lambda row: row[:2])
@@ -394,6 +400,7 @@ class NodeStore:
     def _store(self, node: Node) -> int:
         """Append what is new at and below ``node``, children first; returns the reference of ``node``."""
         add_leaf, add_upper, add_lower = self._log.leaves.add, self._log.upper.add, self._log.lower.add
+        keep = self._upper.keep
 
         def store(branch: Branch) -> int:
             bitmap, _, image, references, fresh = branch
@@ -406,7 +413,13 @@ class NodeStore:
                 else:
                     reference = kid
                 write_reference(buffer, REFERENCE_SIZE * (bitmap & ((1 << symbol) - 1)).bit_count(), reference)
-            return (add_lower if all_leaves(buffer) else add_upper)(image + buffer)
+            stored = bytes(image + buffer)
+            if all_leaves(buffer):
+                return add_lower(stored)
+            # The next block passes here again, under its new reference.
+            reference = add_upper(stored)
+            keep(reference, stored)
+            return reference
 
         if isinstance(node, tuple):
             return store(node)

@@ -18,8 +18,9 @@ from carechain.chain.receipts import OK
 from carechain.chain.tx import AdmissionCode, Tx
 from carechain.contracts.membership import DismissStaff
 from carechain.core.crypto import SigningKey, Suite
+from carechain.core.limits import VERIFIER_PATIENCE_S
 from carechain.engine.admission import Admission
-from carechain.engine.verifier import FRAME_BYTES, PATIENCE_S, PIPE_BYTES, Check, VerifierProcess, holds
+from carechain.engine.verifier import FRAME_BYTES, PIPE_BYTES, Check, VerifierProcess, holds
 from ledgers import Life, engine_at, run
 from world import Actor, anchor_of, seeded
 
@@ -98,8 +99,8 @@ def test_a_stuck_worker_is_given_up_when_its_time_is_over() -> None:
         os.kill(verifier._process.pid, signal.SIGSTOP)
         numbers = [verifier.submit(batches[0])]
         assert verifier.collect() == []
-        assert verifier.patience_left_s() == PATIENCE_S
-        now_s[0] += PATIENCE_S - 1
+        assert verifier.patience_left_s() == VERIFIER_PATIENCE_S
+        now_s[0] += VERIFIER_PATIENCE_S - 1
         numbers.append(verifier.submit(batches[1]))
         assert verifier.collect() == []
         assert verifier.patience_left_s() == 1.0
@@ -114,7 +115,7 @@ def test_a_stuck_worker_is_given_up_when_its_time_is_over() -> None:
 
 
 def test_waiting_ends_though_the_worker_is_stuck() -> None:
-    seconds = count(0.0, 2 * PATIENCE_S)
+    seconds = count(0.0, 2 * VERIFIER_PATIENCE_S)
     with VerifierProcess.start(clock=lambda: next(seconds)) as verifier:
         os.kill(verifier._process.pid, signal.SIGSTOP)
         number = verifier.submit(batch(0, 20))
@@ -127,13 +128,13 @@ def test_a_worker_that_has_answered_is_kept_however_late_one_looks() -> None:
     with VerifierProcess.start(clock=lambda: now_s[0]) as verifier:
         number = verifier.submit(batch(0, 20))
         select.select([verifier.fileno()], [], [])
-        now_s[0] += 100 * PATIENCE_S
+        now_s[0] += 100 * VERIFIER_PATIENCE_S
         assert verifier.wait() == [(number, [holds(one) for one in batch(0, 20)])]
         assert verifier.alive
         # Silence while nothing is owed does not count either.
-        now_s[0] += 100 * PATIENCE_S
+        now_s[0] += 100 * VERIFIER_PATIENCE_S
         verifier.submit(batch(20, 3))
-        assert verifier.patience_left_s() == PATIENCE_S
+        assert verifier.patience_left_s() == VERIFIER_PATIENCE_S
 
 
 @pytest.mark.parametrize("stuck", [True, False], ids=["stopped", "well"])

@@ -16,7 +16,7 @@ from carechain.charts.record import RecordContent
 from carechain.contracts.access import RevokeTicket
 from carechain.contracts.consent.schema import Revoke
 from carechain.contracts.membership import DismissStaff
-from carechain.core.limits import GATEKEEPER_RECORDS, STALE_BLOCK_S, TICKET_LIFETIME_S
+from carechain.core.limits import GATEKEEPER_RECORDS, RELEASES_AT_ONCE, STALE_BLOCK_S, TICKET_LIFETIME_S
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Category, Purpose, Sensitivity, mask
 from carechain.demo import synthetic
@@ -313,8 +313,8 @@ def test_too_many_releases_at_once_are_asked_to_come_back(house: House) -> None:
     ticket = house.ticket()
     outcomes = asyncio.run(run())
     busy = [one for one in outcomes if isinstance(one, Withheld) and one.code is GatekeeperCode.BUSY]
-    assert len(busy) == 6 - release_module.RELEASES_AT_ONCE
-    assert sum(isinstance(one, Release) for one in outcomes) == release_module.RELEASES_AT_ONCE
+    assert len(busy) == 6 - RELEASES_AT_ONCE
+    assert sum(isinstance(one, Release) for one in outcomes) == RELEASES_AT_ONCE
 
 
 def test_a_reading_key_nothing_can_be_sealed_to_is_refused(house: House) -> None:

@@ -152,7 +152,7 @@ def test_an_audit_that_cannot_be_used_for_a_while_ends_no_reporting(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program holds the file's lock for longer than the audit waits: the next turn reports."""
-    monkeypatch.setattr(audit_module, "BUSY_S", 0.01)
+    monkeypatch.setattr(audit_module, "DATABASE_BUSY_S", 0.01)
     serve(house, house.ticket())
     said = Said("storage_unavailable")
     configure_logs(stream=said)

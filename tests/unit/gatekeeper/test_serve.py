@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from carechain.charts.record import StoredRecord
+from carechain.core.limits import RELEASE_REQUEST_BYTES
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import OrganisationKind, Sensitivity
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.fetch import GatekeeperClient, GatekeeperUnreachable, Reader
 from carechain.gatekeeper.listen import Listener
 from carechain.gatekeeper.release import Release, ReleaseRequest
-from carechain.gatekeeper.serve import REQUEST_BYTES, STATUS, app
+from carechain.gatekeeper.serve import STATUS, app
 from carechain.sdk.authentication import AuthCode
 from carechain.sdk.opening import AnchoredRecord, NotBelieved, OpenCode
 from house import House
@@ -210,7 +211,7 @@ ROWS: list[tuple[str, bytes, int, GatekeeperCode]] = [
         400,
         GatekeeperCode.REQUEST_MALFORMED,
     ),
-    ("too large", CANARY * REQUEST_BYTES, 413, GatekeeperCode.BODY_TOO_LARGE),
+    ("too large", CANARY * RELEASE_REQUEST_BYTES, 413, GatekeeperCode.BODY_TOO_LARGE),
     ("an unknown ticket", msgspec.msgpack.encode({"ticket": bytes(32)}), 404, GatekeeperCode.TICKET_UNKNOWN),
 ]
 

@@ -77,7 +77,7 @@ def test_what_is_refused(messages: list[Message], declared: bytes | None, code: 
 
 
 def test_a_body_that_does_not_come_is_refused_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.01)
+    monkeypatch.setattr(bodies, "HTTP_BODY_S", 0.01)
 
     async def main() -> None:
         reader = BodyReader()
@@ -103,7 +103,7 @@ def test_a_body_that_does_not_come_is_refused_and_nobody_else(monkeypatch: pytes
 
 
 def test_a_reader_that_is_cancelled_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_S", 0.0)
+    monkeypatch.setattr(bodies, "HTTP_BODY_S", 0.0)
 
     async def main() -> None:
         reader = BodyReader()

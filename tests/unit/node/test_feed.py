@@ -101,7 +101,7 @@ def test_catching_up_has_no_limit_but_falling_behind_has(monkeypatch: pytest.Mon
 
 
 def test_blocks_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "RECENT_BYTES", 3000)
+    monkeypatch.setattr(feed_module, "FEED_RECENT_BYTES", 3000)
     chain = Chain(0)
     for _ in range(10):
         chain.grow()

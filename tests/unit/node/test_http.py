@@ -24,12 +24,18 @@ from carechain.chain.questions import MayRead, OfPseudonym, StaffPage, TimelineP
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.access import RequestAccess
 from carechain.contracts.membership import DismissStaff
-from carechain.core.limits import CLOCK_SKEW_S, HTTP_BODY_BYTES, SESSION_LIFETIME_S
+from carechain.core.limits import (
+    CLOCK_SKEW_S,
+    HTTP_BODY_BYTES,
+    OPENING_BODY_BYTES,
+    QUERY_BODY_BYTES,
+    SESSION_LIFETIME_S,
+)
 from carechain.core.rejection import RejectionCode
 from carechain.core.vocabulary import Category, Purpose
 from carechain.gatekeeper.listen import Listener
 from carechain.node import feed, submissions
-from carechain.node.http import OPENING_BODY_BYTES, QUERY_BODY_BYTES, Api
+from carechain.node.http import Api
 from carechain.node.refusals import NodeCode
 from carechain.node.wire import plain
 from carechain.sdk.answers import QueryAnswer, ShownBlock, ShownReceipt, Status, Submitted

@@ -434,7 +434,7 @@ def test_a_verifier_that_is_stuck_holds_up_neither_clients_nor_the_drain(
 ) -> None:
     async def main() -> None:
         async with running(tmp_path, verify_in_worker=True) as net:
-            monkeypatch.setattr(verifier_module, "PATIENCE_S", 0.02)
+            monkeypatch.setattr(verifier_module, "VERIFIER_PATIENCE_S", 0.02)
             verifier = net.service._worker.verifier
             assert verifier is not None
             os.kill(verifier._process.pid, signal.SIGSTOP)

@@ -6,10 +6,10 @@ summaries stored, the wallet thrown away and recovered from its seed.
 
 import pytest
 
-from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES
+from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES, WALLET_RECOVERY_GAP
 from carechain.core.rejection import Rejected
 from carechain.sdk.keyfile import Entropy, WalletCode
-from carechain.sdk.summary import RECOVERY_GAP, open_summary, recover, seal_summary
+from carechain.sdk.summary import open_summary, recover, seal_summary
 from carechain.sdk.wallet import Wallet
 
 SEED, NONCE = bytes(range(32)), bytes(range(12))
@@ -119,8 +119,8 @@ def test_relations_without_or_with_a_foreign_summary_are_still_found(entropy: En
 
 def test_recovery_crosses_unused_counters_up_to_the_gap() -> None:
     wallet = Wallet(seed=SEED, chain_id="test")
-    near = wallet.pseudonym(ORGANISATIONS[0], RECOVERY_GAP - 1).id
-    far = wallet.pseudonym(ORGANISATIONS[1], RECOVERY_GAP).id
+    near = wallet.pseudonym(ORGANISATIONS[0], WALLET_RECOVERY_GAP - 1).id
+    far = wallet.pseudonym(ORGANISATIONS[1], WALLET_RECOVERY_GAP).id
     recovery = recover(SEED, chain_id="test", organisations=ORGANISATIONS, exists={near: b"", far: b""}.get)
     assert [one.pseudonym for one in recovery.wallet.relations] == [near]
 
