@@ -32,6 +32,7 @@ from carechain.bench.workload import (
     sign_anchors,
     sign_patients,
 )
+from carechain.chain.replay import REPLAY
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.records import Anchor
 from carechain.node.main import COLLECT_AFTER
@@ -145,9 +146,11 @@ def test_the_keys_that_are_stated_are_in_the_state(tmp_path: Path) -> None:
                 progress=silent,
             )
         with Ledger(filled.home, filled.plan) as ledger:
-            counted.append(sum(1 for _ in ledger.session.snapshot().scan(b"")))
+            keys = [key for key, _ in ledger.session.snapshot().scan(b"")]
+            # One digest for every minute that still has live ids: how many depends on the clock.
+            counted.append(sum(not key.startswith(REPLAY.prefix_of(())) for key in keys))
         stated.append(filled.keys)
-    # Organisations, staff and replay digests are in every state and are not stated.
+    # Organisations and staff are in every state and are not stated.
     assert [one - stated[0] for one in stated] == [one - counted[0] for one in counted]
 
 
