@@ -23,6 +23,7 @@ from carechain.core.limits import ID_SIZE, LAPSE_MAX_DAYS, NONCE_SIZE
 from carechain.core.message import Message
 from carechain.core.organisation import NewMember
 from carechain.core.scope import EVERYTHING
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import (
     ALL_PURPOSES,
     Action,
@@ -253,7 +254,7 @@ def _grant(network: Network, pseudonym: bytes) -> Grant:
         scope=EVERYTHING,
         actions=int(Action.READ | Action.WRITE),
         purposes=ALL_PURPOSES,
-        expires_s=network.plan.genesis_s + _CERTIFIED_DAYS * 86_400,
+        expires_s=network.plan.genesis_s + _CERTIFIED_DAYS * DAY_S,
     )
 
 

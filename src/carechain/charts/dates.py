@@ -6,10 +6,10 @@ from typing import Final
 
 from carechain.charts.codes import ChartsCode
 from carechain.core.rejection import Rejected
+from carechain.core.units import DAY_S
 
 EPOCH: Final = date(1900, 1, 1).toordinal()
 UNIX_EPOCH: Final = date(1970, 1, 1).toordinal() - EPOCH
-SECONDS_PER_DAY: Final = 86_400
 
 _DATE: Final = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
@@ -37,4 +37,4 @@ def day_of(text: str) -> int:
 
 def day_of_unix(time_s: int) -> int:
     """The clinical day of a Unix time in seconds, in UTC."""
-    return UNIX_EPOCH + time_s // SECONDS_PER_DAY
+    return UNIX_EPOCH + time_s // DAY_S

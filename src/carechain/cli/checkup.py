@@ -22,9 +22,9 @@ from carechain.engine.blocklog import BlockLog, CorruptHistory, LogTooNew, Wrong
 from carechain.engine.session import LEDGER_FOLDER
 from carechain.node.home import HOME_VERSION, VERSION_FILE, running
 from carechain.node.settings import Settings
+from carechain.sdk.keyfile import is_open_to_others
 
 SPACE_BYTES: Final = 1024**3
-_OPEN_TO_OTHERS: Final = 0o077
 _NEWEST_PYTHON: Final = (3, 13)
 
 
@@ -75,7 +75,7 @@ def _python() -> Check:
 
 def _private(name: str, path: Path) -> Check:
     mode = stat.S_IMODE(path.stat().st_mode)
-    private = not mode & _OPEN_TO_OTHERS
+    private = not is_open_to_others(mode)
     note = f"{path} is open to its owner only" if private else f"others can look into {path}: set its mode to 0700"
     return Check(name=name, ok=private, note=note)
 
@@ -97,7 +97,7 @@ def _space(home: Path) -> Check:
 def _keys(home: Path, genesis: Genesis) -> Iterator[Check]:
     folder = home / KEYS_FOLDER
     found = sorted(folder.glob("*")) if folder.is_dir() else []
-    exposed = [one.name for one in found if one.stat().st_mode & _OPEN_TO_OTHERS]
+    exposed = [one.name for one in found if is_open_to_others(one.stat().st_mode)]
     note = f"{len(found)} files, private" if not exposed else f"set the mode of these to 0600: {', '.join(exposed)}"
     yield Check(name="keys", ok=bool(found) and not exposed, note=note if found else f"no keys in {folder}")
     if not any((folder / f"{name}.json").exists() for name in (MEMBER_KEY, AUTHORITY_KEY)):

@@ -24,7 +24,7 @@ from carechain.core.limits import ID_SIZE
 from carechain.core.vocabulary import PartyKind
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.identity import Identity, new_identity
-from carechain.sdk.keyfile import read_bounded, write_private_file
+from carechain.sdk.keyfile import is_open_to_others, read_bounded, write_private_file
 from carechain.sdk.registrar import RegistrarSecret
 from carechain.sdk.wallet import Pseudonym, Relation, Wallet, new_wallet
 from carechain.sealing.hpke import HpkePrivateKey
@@ -37,7 +37,6 @@ WALLET: Final = "wallet"
 """The kind of a patient's key file."""
 REGISTRAR_SECRET: Final = "registrar.secret"  # noqa: S105 - a file's name
 _PASSWORD_BYTES: Final = 4096
-_OPEN_TO_OTHERS: Final = 0o077
 _NAME: Final = re.compile(r"[^\W_][\w.-]{0,63}")
 
 
@@ -249,7 +248,7 @@ def _read_password(file: Path) -> str:
     with file.expanduser().open("rb") as stream:
         mode = os.fstat(stream.fileno()).st_mode
         data = stream.read(_PASSWORD_BYTES + 1)
-    if stat.S_ISREG(mode) and mode & _OPEN_TO_OTHERS:
+    if stat.S_ISREG(mode) and is_open_to_others(mode):
         raise CannotRun(f"others can read {file}: set its mode to 0600")
     if len(data) > _PASSWORD_BYTES:
         raise CannotRun(f"{file} is too large to be a password")

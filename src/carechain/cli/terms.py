@@ -13,6 +13,7 @@ import typer
 from carechain.cli.output import OptionGroup
 from carechain.core.limits import ID_SIZE, SCOPE_RECORDS
 from carechain.core.scope import LAST_DAY, Scope
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import (
     ALL_CATEGORIES,
     ALL_PURPOSES,
@@ -30,7 +31,6 @@ Kind = TypeVar("Kind", bound=IntEnum)
 _FIRST_DATE: Final = date(1900, 1, 1)
 _ACTIONS: Final = {one.name.lower(): int(one) for one in Action if one.name}
 _ID: Final = re.compile(rf"[0-9a-fA-F]{{{2 * ID_SIZE}}}")
-_SECONDS_A_DAY: Final = 86_400
 PRIVATE_ROLES: Final = (Role.PATIENT, Role.FAMILY_MEMBER)
 """Roles that no certificate gives: they come with a pseudonym or an appointment."""
 
@@ -131,7 +131,7 @@ def action_names(bits: int) -> list[str]:
 
 def seconds(days: int) -> int:
     """Whole days in seconds."""
-    return days * _SECONDS_A_DAY
+    return days * DAY_S
 
 
 CategoriesOption = Annotated[

@@ -16,6 +16,7 @@ from carechain.core.message import Event, Message, Row
 from carechain.core.organisation import Certificate, MemberName, NewMember
 from carechain.core.party import HpkeKey, Party
 from carechain.core.rejection import Rejected, RejectionCode, present, require
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import OrganisationKind, PartyKind
 from carechain.state.overlay import Overlay
 from carechain.state.table import TableSpec
@@ -276,7 +277,7 @@ def standing(tables: MembershipTables, party: Party, time_s: int) -> MembershipC
     member = tables.members.get(party.organisation)
     if member is None or member.removed_s:
         return MembershipCode.ORGANISATION_NOT_A_MEMBER
-    if party.kind is PartyKind.STAFF and time_s // 86_400 - party.last_used_day > member.lapse_days:
+    if party.kind is PartyKind.STAFF and time_s // DAY_S - party.last_used_day > member.lapse_days:
         return MembershipCode.RIGHTS_LAPSED
     return None
 

@@ -22,6 +22,7 @@ from msgspec import Struct
 from carechain.core.crypto import P256_ORDER, BadSignature, Suite, verify
 from carechain.core.ids import PartyId
 from carechain.core.limits import CERTIFICATE_SIZE_BYTES, ID_SIZE, STAFF_ROLES
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import ALL_ROLES, subset
 
 ROLES_OID: Final = "2.25.243423551255766523214276952838184484887"
@@ -71,7 +72,6 @@ _ONE_BYTE_LENGTH: Final = 0x81
 _TWO_BYTE_LENGTH: Final = 0x82
 _UTC_PIVOT: Final = 50
 _GENERALIZED_FROM_YEAR: Final = 2050
-_SECONDS_A_DAY: Final = 86_400
 _MONTHS: Final = 12
 _FEBRUARY: Final = 2
 _UTC_DIGITS: Final = 12
@@ -398,7 +398,7 @@ def _time(reader: "_Reader") -> int:
     month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(digits - 10, digits, 2))
     in_range = 1 <= month <= _MONTHS and 1 <= day <= _days_of(year, month) and hour < 24 and minute < 60 and second < 60  # noqa: PLR2004 - a clock
     _check(in_range, CertificateFault.VALIDITY)
-    seconds = _days_since_1970(year, month, day) * _SECONDS_A_DAY + hour * 3600 + minute * 60 + second
+    seconds = _days_since_1970(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second
     _check(seconds >= 0, CertificateFault.VALIDITY)
     return seconds
 

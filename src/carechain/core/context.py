@@ -5,6 +5,7 @@ from msgspec import Struct
 from carechain.core.ids import derived_id
 from carechain.core.message import Event
 from carechain.core.party import Party
+from carechain.core.units import DAY_S
 
 
 class Ctx(Struct, kw_only=True):
@@ -30,4 +31,4 @@ class Ctx(Struct, kw_only=True):
     @property
     def day(self) -> int:
         """Block time in whole days."""
-        return self.time_s // 86_400
+        return self.time_s // DAY_S

@@ -9,12 +9,13 @@ from carechain.contracts.access import RequestAccess
 from carechain.core.crypto import SigningKey, Suite
 from carechain.core.ids import party_id
 from carechain.core.rejection import Rejected
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Purpose, mask
 from carechain.demo.drawn import Drawn
 from carechain.demo.network import wall_s
 from carechain.demo.organisation import Person
 from carechain.demo.step import Notes
-from carechain.demo.story import DAY_S, SHARED, Story, grant_from, refusal_of
+from carechain.demo.story import SHARED, Story, grant_from, refusal_of
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.sdk.authentication import AuthCode
 from carechain.sdk.opening import AnchoredRecord

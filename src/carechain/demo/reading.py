@@ -9,11 +9,12 @@ from carechain.contracts.access import Decided, EntryKind
 from carechain.contracts.consent.schema import Revoke
 from carechain.core.decision import DecisionCode
 from carechain.core.scope import Scope
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
 from carechain.demo.network import KANGNING, MEADOW, wall_s
 from carechain.demo.patients import Patient, received_bytes
 from carechain.demo.step import Notes
-from carechain.demo.story import DAY_S, SHARED, Story, grant_from, not_above, refusal_of
+from carechain.demo.story import SHARED, Story, grant_from, not_above, refusal_of
 from carechain.gatekeeper.codes import GatekeeperCode
 from carechain.sdk.opening import AnchoredRecord
 

@@ -12,6 +12,7 @@ from carechain.contracts.consent.schema import Grant, Granted
 from carechain.contracts.relationships import Bind
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING, Scope
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
 from carechain.demo.network import HARBOUR, RIVERTOWN, Done, Network, Signer, wall_s
 from carechain.demo.organisation import Organisation, Person
@@ -22,7 +23,6 @@ from carechain.gatekeeper.fetch import GatekeeperClient, Reader, newest_of
 from carechain.sdk.opening import AnchoredRecord, OpenedRecord
 from carechain.sdk.wallet import Pseudonym, binding_proof
 
-DAY_S: Final = 86_400
 YEAR_S: Final = 365 * DAY_S
 HTTP_TIMEOUT_S: Final = 30.0
 PAGE_RECORDS: Final = 50

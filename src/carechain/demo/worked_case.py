@@ -10,13 +10,14 @@ from carechain.charts.dates import day_of_unix
 from carechain.charts.record import StoredRecord
 from carechain.contracts.records import RecordsCode
 from carechain.core.scope import Scope
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
 from carechain.demo import steve_apple
 from carechain.demo.drawn import Drawn
 from carechain.demo.network import INSTITUTE, wall_s
 from carechain.demo.patients import Patient
 from carechain.demo.step import Notes
-from carechain.demo.story import CARE, DAY_S, YEAR_S, Story, grant_from, refusal_of
+from carechain.demo.story import CARE, YEAR_S, Story, grant_from, refusal_of
 from carechain.gatekeeper.codes import GatekeeperCode
 from carechain.gatekeeper.release import ReleaseRequest
 from carechain.gatekeeper.study import open_view

@@ -10,12 +10,13 @@ from carechain.chain.questions import GranteePage, GrantPage, NoArgs, PatientPag
 from carechain.charts.dates import day_of_unix
 from carechain.contracts.relationships import PutSummary, summary_of
 from carechain.core.rejection import Rejected
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Purpose, Sensitivity, mask
 from carechain.demo.network import MINISTRY, wall_s
 from carechain.demo.organisation import Person
 from carechain.demo.patients import Patient
 from carechain.demo.step import Notes
-from carechain.demo.story import DAY_S, SHARED, YEAR_S, Story, bind_message, grant_from, id_hash_at
+from carechain.demo.story import SHARED, YEAR_S, Story, bind_message, grant_from, id_hash_at
 from carechain.sdk.summary import recover, seal_summary
 from carechain.sealing.symmetric import GCM_NONCE_SIZE
 

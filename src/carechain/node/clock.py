@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from carechain.core.limits import CLOCK_SKEW_S
+from carechain.core.units import DAY_S
 
 Clock = Callable[[], float]
 
 ACCEPT_GAP_DAYS: Final = 90
 """How far the wall clock may be ahead of the last block when a node starts, unless its operator says otherwise."""
-DAY_S: Final = 86_400
 _TAKEN_UP: Final = 0.01
 """A clock that was set ahead by less than the skew is followed, by this share of the time that passes.
 

@@ -24,9 +24,9 @@ from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, CONFIG_FILE_BYTES
 from carechain.engine.embedded import BATCH_BYTES, BATCH_TIMEOUT_S, BATCH_TXS, BatchPolicy
 from carechain.engine.session import Checkpoints
 from carechain.node.clock import ACCEPT_GAP_DAYS
+from carechain.sdk.keyfile import is_open_to_others
 
 CONFIG_FILE: Final = "config.toml"
-_OPEN_TO_OTHERS: Final = 0o077
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -197,7 +197,7 @@ def read_secret(path: Path) -> str:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise BadSettings(f"{path} is not a file.")
-    if mode & _OPEN_TO_OTHERS:
+    if is_open_to_others(mode):
         raise BadSettings(f"Others can read {path}. Set its mode to 0600.")
     with path.open("rb") as file:
         data = file.read(SECRET_FILE_BYTES + 1)
@@ -212,7 +212,7 @@ def read_secret(path: Path) -> str:
 
 def require_private(path: Path) -> Path:
     """``path``, unless others can read it; raises :class:`BadSettings` or ``OSError``."""
-    if path.stat().st_mode & _OPEN_TO_OTHERS:
+    if is_open_to_others(path.stat().st_mode):
         raise BadSettings(f"Others can read {path}. Set its mode to 0600.")
     return path
 

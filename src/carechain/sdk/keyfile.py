@@ -164,6 +164,11 @@ def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
     sync_folder(path.parent)
 
 
+def is_open_to_others(mode: int) -> bool:
+    """Whether a file of this mode can be read or written by more than its owner: no place for a secret."""
+    return bool(mode & 0o077)
+
+
 def read_bounded(path: Path) -> bytes:
     """A key file's bytes; never reads more than the bound. Raises ``OSError`` when the file cannot be read."""
     with path.open("rb") as file:

@@ -13,12 +13,11 @@ from typing import Final
 
 from carechain.core.limits import EXISTING_ID_CHARS
 from carechain.core.rejection import Rejected, require
-from carechain.sdk.keyfile import Entropy, WalletCode, is_text, write_private_file
+from carechain.sdk.keyfile import Entropy, WalletCode, is_open_to_others, is_text, write_private_file
 
 SECRET_SIZE: Final = 32
 _LABEL: Final = b"carechain/id-hash/1"
 _FILE_BYTES: Final = 2 * SECRET_SIZE + 2
-_OPEN_TO_OTHERS: Final = 0o077
 
 
 class RegistrarSecret:
@@ -56,7 +55,7 @@ class RegistrarSecret:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(_FILE_BYTES + 1)
-        require(not mode & _OPEN_TO_OTHERS, WalletCode.SECRET_OPEN_TO_OTHERS)
+        require(not is_open_to_others(mode), WalletCode.SECRET_OPEN_TO_OTHERS)
         if not re.fullmatch(rb"[0-9a-f]{64}(\r?\n)?", text):
             raise Rejected(WalletCode.SECRET_DAMAGED)
         return RegistrarSecret(bytes.fromhex(text.decode("ascii")))

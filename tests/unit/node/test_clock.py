@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carechain.core.limits import CLOCK_SKEW_S
-from carechain.node.clock import ACCEPT_GAP_DAYS, DAY_S, BlockClock, ClockAhead, require_near, uptime_s
+from carechain.core.units import DAY_S
+from carechain.node.clock import ACCEPT_GAP_DAYS, BlockClock, ClockAhead, require_near, uptime_s
 from node_network import StoppedClock, stopped_clock
 
 YEAR_S = 365 * DAY_S
