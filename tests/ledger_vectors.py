@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 
 from carechain.chain.genesis import genesis_hash, write
-from carechain.chain.header import SealedHeader
 from carechain.chain.receipts import encode_receipt
 from carechain.chain.transition import Block
 from carechain.chain.tx import parse
@@ -213,7 +212,7 @@ def described(block: CommittedBlock) -> dict[str, Any]:
         "tx_root": header.tx_root.hex(),
         "receipt_root": header.receipt_root.hex(),
         "app_hash": header.app_hash.hex(),
-        "sealed": encode(SealedHeader(header, block.signature)).hex(),
+        "sealed": encode(block.sealed).hex(),
         "receipts": [
             {
                 "bytes": encode_receipt(receipt).hex(),

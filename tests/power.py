@@ -79,7 +79,8 @@ class PowerDisk:
         patch.setattr(store_module, "fill_up", committed)
 
     def _watch_names(self, patch: pytest.MonkeyPatch) -> None:
-        real_open, real_mkdir, real_unlink = os.open, os.mkdir, os.unlink
+        real_open, real_mkdir, real_unlink, real_rmdir = os.open, os.mkdir, os.unlink, os.rmdir
+        real_rename, real_replace = os.rename, os.replace
 
         def opened(path: Any, flags: int, *rest: Any, **named: Any) -> int:
             fresh = flags & os.O_CREAT and not Path(path).exists()
@@ -92,11 +93,25 @@ class PowerDisk:
             real_mkdir(path, *rest, **named)
             self.note("folder", path)
 
-        def removed(path: Any, **named: Any) -> None:
-            real_unlink(path, **named)
-            self.note("remove", path)
+        def removed(real: Callable[..., None]) -> Callable[..., None]:
+            def remove(path: Any, *, dir_fd: int | None = None) -> None:
+                # Whole folders are removed relative to an open one.
+                place = Path(path) if dir_fd is None else _path(dir_fd) / path
+                real(path, dir_fd=dir_fd)
+                self.note("remove", place)
 
-        for name, call in {"open": opened, "mkdir": made, "unlink": removed}.items():
+            return remove
+
+        def renamed(real: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+            def rename(old: Any, new: Any) -> None:
+                real(old, new)
+                self.note("rename", old, Path(new))
+
+            return rename
+
+        removals = {"unlink": removed(real_unlink), "rmdir": removed(real_rmdir)}
+        renames = {"rename": renamed(real_rename), "replace": renamed(real_replace)}
+        for name, call in {"open": opened, "mkdir": made, **removals, **renames}.items():
             patch.setattr(os, name, call)
 
     def _watch_contents(self, patch: pytest.MonkeyPatch) -> None:
@@ -151,13 +166,27 @@ class PowerDisk:
         self.events = survivors.as_events()
 
 
+Names = dict[Path, Content | None]
+
+
+def carry(names: Names, old: Path, new: Path) -> None:
+    """Rename a file, or a folder with all that is in it, where it is there."""
+    if old in names:
+        for name in [one for one in names if one.is_relative_to(new)]:
+            del names[name]
+        for name in [one for one in names if one.is_relative_to(old)]:
+            names[new / name.relative_to(old)] = names.pop(name)
+
+
 class Survivors:
     """The disk's side of the folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.now: dict[Path, Content | None] = {}
-        self.durable: dict[Path, Content | None] = {}
+        self.now: Names = {}
+        self.durable: Names = {}
+        self.moved: list[tuple[Path, Path, Names]] = []
+        """Renamed since the folder's last sync, always within one folder, and what had the new name before."""
         self.files: dict[Path, bytes] = {}
         self.folders: list[Path] = []
 
@@ -169,6 +198,11 @@ class Survivors:
             self.now[path] = Content() if kind == "make" else None
         elif kind == "remove":
             self.now.pop(path, None)
+        elif kind == "rename":
+            (new,) = rest
+            before = {one: self.now.pop(one) for one in [*self.now] if one.is_relative_to(new)}
+            carry(self.now, path, new)
+            self.moved.append((path, new, before))
         elif kind == "sync" and content is None:
             self._sync_names(path)
         else:
@@ -182,6 +216,9 @@ class Survivors:
                 content.durable, content.pending = content.after_sync(), []
 
     def _sync_names(self, folder: Path) -> None:
+        for one in [one for one in self.moved if one[0].parent == folder]:
+            carry(self.durable, *one[:2])
+            self.moved.remove(one)
         for name in {*self.now, *self.durable}:
             if name.parent == folder:
                 if name in self.now:
@@ -191,11 +228,12 @@ class Survivors:
 
     def settle(self, rnd: Random | None) -> None:
         """Decide what survives."""
-        names = dict(self.durable)
-        for name in sorted({*self.now, *self.durable}):
-            if self.now.get(name, self) is not self.durable.get(name, self) and rnd is not None and rnd.random() < 0.5:
-                if name in self.now:
-                    names[name] = self.now[name]
+        names, now = self._as_far_as_renamed(rnd)
+        durable = dict(names)
+        for name in sorted({*now, *durable}):
+            if now.get(name, self) is not durable.get(name, self) and rnd is not None and rnd.random() < 0.5:
+                if name in now:
+                    names[name] = now[name]
                 else:
                     names.pop(name, None)
         for name in sorted(names):
@@ -208,6 +246,17 @@ class Survivors:
             else:
                 kept = 0 if rnd is None else rnd.randint(0, len(content.pending))
                 self.files[name] = content.survivors(kept, rnd)
+
+    def _as_far_as_renamed(self, rnd: Random | None) -> tuple[Names, Names]:
+        """The durable names and those in memory, with the first few unsynced renames on the disk and the rest not."""
+        done = 0 if rnd is None else rnd.randint(0, len(self.moved))
+        durable, now = dict(self.durable), dict(self.now)
+        for old, new, _ in self.moved[:done]:
+            carry(durable, old, new)
+        for old, new, before in reversed(self.moved[done:]):
+            carry(now, new, old)
+            now.update(before)
+        return durable, now
 
     def write(self, target: Path) -> None:
         """Make ``target`` the folder as it survived."""

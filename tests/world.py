@@ -25,8 +25,20 @@ from carechain.contracts.governance import AdmitMember, Propose, Proposed, Quoru
 from carechain.contracts.membership import EnrolStaff
 from carechain.contracts.records import Anchor
 from carechain.contracts.relationships import Bind
+from carechain.contracts.upgrades import ContractVersion
+from carechain.contracts.validators import (
+    AnnounceKey,
+    FounderNode,
+    FounderSeat,
+    RegisterNode,
+    Rotation,
+    address_of,
+    key_message,
+    node_message,
+)
 from carechain.core.binding import appointment_message
 from carechain.core.crypto import SigningKey, Suite
+from carechain.core.evidence import Evidence
 from carechain.core.hashing import digest
 from carechain.core.ids import party_id
 from carechain.core.message import Event, Message
@@ -143,6 +155,35 @@ class Organisation(Actor):
         other.authority = authority
         return other
 
+    def consensus_key(self, number: int = 0) -> SigningKey:
+        """The key its validator votes with; another for every ``number``."""
+        return SigningKey(suite=Suite.ED25519, seed=seeded(self.label, "consensus", number))
+
+    def node_key(self, number: int = 0) -> SigningKey:
+        """The key its node is known by."""
+        return SigningKey(suite=Suite.ED25519, seed=seeded(self.label, "node", number))
+
+    @property
+    def node_id(self) -> bytes:
+        """What its first node is called."""
+        return address_of(self.node_key().public_key)
+
+    def seat(self) -> FounderSeat:
+        """Its seat in a genesis."""
+        return FounderSeat(member=self.id, consensus_key=self.consensus_key().public_key)
+
+    def announcement(self, number: int = 0, *, key: SigningKey | None = None) -> AnnounceKey:
+        """It names a consensus key."""
+        used = key or self.consensus_key(number)
+        wanted = key_message(chain_id=CHAIN_ID, organisation=self.id, consensus_key=used.public_key)
+        return AnnounceKey(consensus_key=used.public_key, proof=used.sign(wanted))
+
+    def registration(self, number: int, *, key: SigningKey | None = None) -> RegisterNode:
+        """It registers a node."""
+        used = key or self.node_key(number)
+        wanted = node_message(chain_id=CHAIN_ID, organisation=self.id, node_key=used.public_key)
+        return RegisterNode(node_key=used.public_key, proof=used.sign(wanted))
+
     def as_new(self) -> NewMember:
         """What the consortium is told of it."""
         return NewMember(
@@ -218,8 +259,19 @@ class World:
     mary: Pseudonym
     """Another patient of hospital a."""
 
-    def __init__(self, *, policy: TreatmentPolicy | None = None, quorum: Quorum | None = None) -> None:
-        """Found the consortium; prefer :func:`fresh`, which does it once."""
+    def __init__(
+        self,
+        *,
+        policy: TreatmentPolicy | None = None,
+        quorum: Quorum | None = None,
+        validators: str = "",
+        rotation: Rotation | None = None,
+        versions: tuple[ContractVersion, ...] = (),
+    ) -> None:
+        """Found the consortium; prefer :func:`fresh`, which does it once.
+
+        ``validators`` names the members with a seat (``"abcd"``); without any, hospital a produces the blocks.
+        """
         self.members = [Organisation(label, kind=kind, registrar=registrar) for label, kind, registrar in _LAYOUT]
         for member in self.members:
             setattr(self, member.label, member)
@@ -227,9 +279,13 @@ class World:
             chain_id=CHAIN_ID,
             time_s=START_S,
             members=tuple(member.as_new() for member in self.members),
-            producers=(self.a.id,),
+            producers=() if validators else (self.a.id,),
             policy=policy or TreatmentPolicy(),
             quorum=quorum or Quorum(),
+            validators=tuple(one.seat() for one in self.members if one.label in validators),
+            nodes=tuple(FounderNode(member=one.id, node_id=one.node_id) for one in self.members if validators),
+            rotation=rotation or Rotation(),
+            versions=versions,
         )
         self.replay = ReplayWindow()
         self.signatures = SignatureCache()
@@ -275,13 +331,13 @@ class World:
             messages=messages,
         )
 
-    def block(self, *txs: bytes, at: int | None = None) -> list[Receipt]:
+    def block(self, *txs: bytes, at: int | None = None, evidence: tuple[Evidence, ...] = ()) -> list[Receipt]:
         """Apply one block, one second after the last unless ``at`` says when; ``changes`` keeps what it changed."""
         self.height += 1
         self.time_s = self.time_s + 1 if at is None else at
         overlay = Overlay(self.snapshot)
         ledger = Ledger(chain_id=CHAIN_ID, state=overlay, replay=self.replay, signatures=self.signatures)
-        receipts = apply_block(ledger, Block(height=self.height, time_s=self.time_s, txs=txs))
+        receipts = apply_block(ledger, Block(height=self.height, time_s=self.time_s, txs=txs, evidence=evidence))
         self.changes = overlay.changes()
         self.snapshot = self.snapshot.apply(self.changes)
         self.replay.commit(self.time_s)
@@ -409,13 +465,13 @@ def empty_state() -> Overlay:
 
 
 @cache
-def _founded(policy: TreatmentPolicy, quorum: Quorum) -> World:
-    return World(policy=policy, quorum=quorum)
+def _founded(*settings: tuple[str, object]) -> World:
+    return World(**dict(settings))
 
 
-def fresh(*, policy: TreatmentPolicy | None = None, quorum: Quorum | None = None) -> World:
-    """A world of one's own, founded once per process and forked from then on."""
-    return _founded(policy or TreatmentPolicy(), quorum or Quorum()).fork()
+def fresh(**settings: object) -> World:
+    """A world of one's own, founded once per process and forked from then on; settings as :class:`World` takes them."""
+    return _founded(*sorted((name, value) for name, value in settings.items() if value is not None)).fork()
 
 
 def wallet_of(name: str, *, suite: Suite = Suite.ED25519) -> Wallet:

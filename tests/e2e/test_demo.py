@@ -29,7 +29,7 @@ from carechain.core.decision import DecisionCode
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Sensitivity
 from carechain.demo import attacks, run, steve_apple, story, synthetic
-from carechain.demo.network import HARBOUR, INSTITUTE, KANGNING, MEADOW, MINISTRY, RIVERTOWN
+from carechain.demo.network import HARBOUR, INSTITUTE, KANGNING, MEADOW, MINISTRY, RIVERTOWN, VALIDATORS
 from carechain.demo.patients import Intake, NoPatients, folder_intake, synthetic_intake
 from carechain.demo.run import Addresses, Progress, Summary, run_demo
 from carechain.demo.show import print_story
@@ -320,7 +320,7 @@ def test_serving_goes_on_until_it_is_ended() -> None:
     def on_serving(_: Summary, addresses: Addresses) -> None:
         threading.Thread(target=visit, args=(addresses,)).start()
 
-    summary = run_demo(patients=1, serve=True, on_serving=on_serving)
+    summary = run_demo(patients=1, on_serving=on_serving)
     assert summary.ok
     assert answers == [200, 401, 401, 401, 401, 401, 401]
 
@@ -406,3 +406,13 @@ def test_two_files_of_one_patient_make_one_patient(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_bytes(canary_bundle(1))
     intake = folder_intake(tmp_path, seed=1, chain_id="x")
     assert [(one.existing_id, len(one.bundles)) for one in intake.patients] == [(f"{NUMBER}-1", 2)]
+
+
+@pytest.mark.engine
+def test_four_nodes_tell_the_same_story(tmp_path: Path) -> None:
+    summary = run_demo(patients=1, home=tmp_path / "home", consortium=True)
+    assert summary.ok, [(step.name, step.failure, step.claims) for step in summary.steps if not step.ok]
+    assert summary.network["engine"] == "cometbft"
+    assert summary.network["nodes"] == 4
+    logs = {one: (tmp_path / "home" / one / "ledger" / "blocks.log").stat().st_size for one in VALIDATORS}
+    assert min(logs.values()) > 0

@@ -118,8 +118,8 @@ def _row(setting: Setting, together: int, folder: Path | None, progress: Progres
         "timeout_s": setting.batch.timeout_s,
         "size": setting.batch.txs,
         **measured,
-        "paper": _plain(setting.paper),
-        "fabric": _plain(setting.fabric),
+        "paper": plain(setting.paper),
+        "fabric": plain(setting.fabric),
     }
 
 
@@ -139,8 +139,13 @@ def _measure(batch: Batch, filled: Filled, load: Path, together: int) -> dict[st
     }
 
 
-def _plain(figures: Figures) -> dict[str, float | None]:
+def plain(figures: Figures) -> dict[str, float | None]:
+    """As the result shows them."""
     return {name: getattr(figures, name) for name in figures.__struct_fields__}
+
+
+def _here(result: dict[str, Any]) -> str:
+    return "here, 1 node" if result["nodes"] == 1 else f"here, {result['nodes']} validators"
 
 
 def render(result: dict[str, Any]) -> str:
@@ -149,7 +154,7 @@ def render(result: dict[str, Any]) -> str:
     rows = [
         (f"({row['timeout_s']:g} s, {row['size']:,})  {who}", *(figures[name] for name in names))
         for row in result["rows"]
-        for who, figures in (("here, 1 node", row), ("paper", row["paper"]), ("Fabric 3.1.5", row["fabric"]))
+        for who, figures in ((_here(result), row), ("paper", row["paper"]), ("Fabric 3.1.5", row["fabric"]))
     ]
     at_once = f"{result['together']:,} at once"
     columns = ("batch", "one read ms", f"reads/s, {at_once}", "one write ms", f"writes/s, {at_once}")

@@ -1,6 +1,6 @@
 """A whole node in another process, the same program that ``carechain start`` runs: what HTTP figures are taken from.
 
-``python -m carechain.bench.host HOME PLAN BATCH`` serves a prepared home with the plan's key until SIGTERM.
+``python -m carechain.bench.host HOME PLAN BATCH [CONSENSUS]`` serves a prepared home with the plan's key until SIGTERM.
 """
 
 import secrets
@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +22,14 @@ from carechain.chain.genesis import write
 from carechain.core.limits import NONCE_SIZE
 from carechain.node.home import GENESIS_FILE, make_home
 from carechain.node.main import run
-from carechain.node.settings import ApiSettings, BatchSettings, GatekeeperSettings, OpsSettings, Settings
+from carechain.node.settings import (
+    ApiSettings,
+    BatchSettings,
+    ConsensusSettings,
+    GatekeeperSettings,
+    OpsSettings,
+    Settings,
+)
 from carechain.sdk.answers import Status
 from carechain.sdk.authentication import OpenSession, Service, sign_opening
 from carechain.sdk.identity import Identity
@@ -45,11 +52,19 @@ class Batch(Struct, frozen=True):
     txs: int
 
 
+class Seat(NamedTuple):
+    """One node of a consortium: whose it is (a place in the plan's members), and its engine's settings."""
+
+    member: int
+    settings: ConsensusSettings
+
+
 class Host:
     """A running node as its clients see it."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", plan: Plan, address: tuple[str, int]) -> None:
         self.address = address
+        self.pid = process.pid
         self._process = process
         self._plan = plan
         self._status = msgspec.msgpack.decode(fetch(*address, request("GET", "/v1/status")), type=Status)
@@ -72,13 +87,20 @@ class Host:
         """What the node and its verifier process have used."""
         return machine.cost_of(self._process.pid)
 
+    @property
+    def status(self) -> Status:
+        """Where the node's chain stands now."""
+        return msgspec.msgpack.decode(fetch(*self.address, request("GET", "/v1/status")), type=Status)
+
 
 @contextmanager
-def hosted(home: Path, plan: Plan, batch: Batch) -> "Iterator[Host]":
+def hosted(home: Path, plan: Plan, batch: Batch, seat: "Seat | None" = None) -> "Iterator[Host]":
     """Serve the ledger in ``home``; at the end the node drains. Raises :class:`HostFailed`."""
     make_home(home)
     (home / GENESIS_FILE).write_bytes(write(network_of(plan).genesis))
     arguments = [str(home), *(msgspec.json.encode(one).decode() for one in (plan, batch))]
+    if seat is not None:
+        arguments += [str(seat.member), seat.settings.model_dump_json()]
     process = subprocess.Popen(  # noqa: S603 - this program, with arguments of its own making
         [sys.executable, "-m", __name__, *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
@@ -109,7 +131,7 @@ def _address(process: "subprocess.Popen[bytes]") -> tuple[str, int]:
     raise HostFailed("\n".join(said)[-500:])
 
 
-def main(home: str, plan: str, batch: str) -> int:
+def main(home: str, plan: str, batch: str, member: str = "0", consensus: str = "{}") -> int:
     """Run the node; returns the exit status."""
     wanted = msgspec.json.decode(batch, type=Batch)
     settings = Settings(
@@ -118,8 +140,10 @@ def main(home: str, plan: str, batch: str) -> int:
         ops=OpsSettings(port=0),
         gatekeeper_api=GatekeeperSettings(enabled=False),
         batch=BatchSettings(timeout_s=wanted.timeout_s, txs=wanted.txs),
+        consensus=ConsensusSettings.model_validate_json(consensus),
     )
-    return run(settings, identity=network_of(msgspec.json.decode(plan, type=Plan)).custodian)
+    network = network_of(msgspec.json.decode(plan, type=Plan))
+    return run(settings, identity=network.members[int(member)])
 
 
 if __name__ == "__main__":

@@ -60,6 +60,19 @@ def run_load(host: str, port: int, requests: Sequence[bytes], *, connections: in
         return runner.run(_run(host, port, requests, connections))
 
 
+def run_loads(loads: "Sequence[tuple[tuple[str, int], Sequence[bytes]]]", *, connections: int) -> Load:
+    """As :func:`run_load`, at several servers at once, each with requests and ``connections`` of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run_all(loads, connections))
+
+
+async def _run_all(loads: "Sequence[tuple[tuple[str, int], Sequence[bytes]]]", connections: int) -> Load:
+    began = perf_counter()
+    all_of = await asyncio.gather(*(_run(*address, requests, connections) for address, requests in loads))
+    latencies_s = array("d", [one for load in all_of for one in load.latencies_s])
+    return Load(latencies_s, perf_counter() - began, all_of[-1].last_body)
+
+
 def fetch(host: str, port: int, one: bytes) -> bytes:
     """The body of the answer to a single request; raises as :func:`run_load`."""
     return run_load(host, port, (one,), connections=1).last_body

@@ -57,18 +57,36 @@ def cost_of(pid: int | None = None) -> Cost:
         own = resource.getrusage(resource.RUSAGE_SELF)
         unit = 1 if sys.platform == "darwin" else 1024
         return Cost(own.ru_utime + own.ru_stime, own.ru_maxrss * unit / _MIB)
-    ticks = os.sysconf("SC_CLK_TCK")
-    page = os.sysconf("SC_PAGE_SIZE")
-    cpu_s, rss_mb = 0.0, 0.0
-    for one in _with_children(pid or os.getpid()):
-        try:
-            fields = (_PROC / str(one) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            resident = int((_PROC / str(one) / "statm").read_text(encoding="utf-8").split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # It ended between the listing and the look.
-        cpu_s += (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])) / ticks
-        rss_mb += resident * page / _MIB
-    return Cost(cpu_s, rss_mb)
+    costs = [_cost_of_one(one) for one in _with_children(pid or os.getpid())]
+    return Cost(sum(one.cpu_s for one in costs), sum(one.rss_mb for one in costs))
+
+
+def _cost_of_one(pid: int) -> Cost:
+    """One process alone; nothing for one that ended between the listing and the look."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        resident = int((_PROC / str(pid) / "statm").read_text(encoding="utf-8").split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return Cost(0.0, 0.0)
+    cpu_s = (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])) / os.sysconf("SC_CLK_TCK")
+    return Cost(cpu_s, resident * os.sysconf("SC_PAGE_SIZE") / _MIB)
+
+
+def processes_of(pid: int) -> dict[str, Cost]:
+    """What process ``pid`` and each of its living children have used, by program: "node" is the process itself."""
+    found: dict[str, Cost] = {}
+    for one in _with_children(pid):
+        name = "node" if one == pid else _name_of(one)
+        alone, before = _cost_of_one(one), found.get(name, Cost(0.0, 0.0))
+        found[name] = Cost(before.cpu_s + alone.cpu_s, before.rss_mb + alone.rss_mb)
+    return found
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "comm").read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
 
 
 def _with_children(pid: int) -> list[int]:

@@ -18,6 +18,7 @@ from carechain.chain.tx import build
 from carechain.contracts.consent.schema import Grant, TreatmentPolicy
 from carechain.contracts.records import Anchor
 from carechain.contracts.relationships import Bind
+from carechain.contracts.validators import FounderNode, FounderSeat, address_of
 from carechain.core.crypto import SEED_SIZE, SigningKey, Suite
 from carechain.core.limits import ID_SIZE, LAPSE_MAX_DAYS, NONCE_SIZE
 from carechain.core.message import Message
@@ -71,13 +72,19 @@ class Plan(Struct, frozen=True, kw_only=True):
     chain_id: str = "carechain-bench"
     seed: str = "carechain"
     staff: int = STAFF
+    validators: int = 0
+    """0: the custodian makes the blocks alone; otherwise so many organisations agree on them."""
 
 
 class Network(Struct, frozen=True, kw_only=True):
-    """Two hospitals: the custodian, which also produces the blocks, and another one whose doctors read by grant."""
+    """Two hospitals: the custodian, which also produces the blocks, and another one whose doctors read by grant.
+
+    ``members`` are these two, and in a consortium as many more as it has validators.
+    """
 
     plan: Plan
     genesis: Genesis
+    members: tuple[Identity, ...]
     custodian: Identity
     authority: CertificateAuthority
     other: Identity
@@ -112,16 +119,29 @@ def network_of(plan: Plan) -> Network:
     """Make the organisations, their authorities and their staff; kept per process, since keys take a while."""
     custodian, authority, founder = _hospital(plan, "hospital A")
     other, other_authority, second = _hospital(plan, "hospital B")
+    more = [_hospital(plan, f"hospital {number}") for number in range(3, plan.validators + 1)]
+    members = (custodian, other, *(one for one, _, _ in more))
+    seated = members[: plan.validators]
+    engines = [engine_keys(plan, number) for number in range(len(seated))]
     genesis = Genesis(
         chain_id=plan.chain_id,
         time_s=plan.genesis_s,
-        members=(founder, second),
-        producers=(custodian.party,),
+        members=(founder, second, *(new for _, _, new in more)),
+        producers=() if seated else (custodian.party,),
         policy=TreatmentPolicy(),
+        validators=tuple(
+            FounderSeat(member=one.party, consensus_key=keys[1].public_key)
+            for one, keys in zip(seated, engines, strict=True)
+        ),
+        nodes=tuple(
+            FounderNode(member=one.party, node_id=address_of(keys[0].public_key))
+            for one, keys in zip(seated, engines, strict=True)
+        ),
     )
     return Network(
         plan=plan,
         genesis=genesis,
+        members=members,
         custodian=custodian,
         authority=authority,
         other=other,
@@ -129,6 +149,18 @@ def network_of(plan: Plan) -> Network:
         staff=tuple(_doctor(plan, authority, number) for number in range(plan.staff)),
         readers=tuple(_doctor(plan, other_authority, number) for number in range(READERS)),
     )
+
+
+def engine_seeds(plan: Plan, member: int) -> bytes:
+    """64 bytes that make the node key and the consensus key of a member's engine."""
+    return stream(plan, "engine", member)(2 * SEED_SIZE)
+
+
+def engine_keys(plan: Plan, member: int) -> tuple[SigningKey, SigningKey]:
+    """The node key and the consensus key of a member's engine."""
+    seeds = engine_seeds(plan, member)
+    node, consensus = (SigningKey(suite=Suite.ED25519, seed=one) for one in (seeds[:SEED_SIZE], seeds[SEED_SIZE:]))
+    return node, consensus
 
 
 def _hospital(plan: Plan, name: str) -> tuple[Identity, CertificateAuthority, NewMember]:

@@ -8,9 +8,11 @@ from msgspec import Meta, Struct
 from carechain.chain.receipts import Receipt, encode_receipt
 from carechain.core import merkle
 from carechain.core.codec import decode_strict, encode
+from carechain.core.evidence import Evidence
 from carechain.core.hashing import tagged
-from carechain.core.ids import U8, U32, U63, Hash, PartyId
-from carechain.core.limits import CHAIN_ID_CHARS, SIGNATURE_SIZE
+from carechain.core.ids import U8, U32, U63, Hash, PartyId, party_id
+from carechain.core.limits import CHAIN_ID_CHARS, EVIDENCE_PER_BLOCK, SIGNATURE_SIZE
+from carechain.core.party import PublicKey
 
 HEADER_VERSION: Final = 1
 SIGNING_DOMAIN: Final = b"carechain/block/1\x00"
@@ -20,7 +22,8 @@ class Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, k
     """``app_hash`` is the state's root after this block; roots are RFC 6962 trees over bytes as stored.
 
     ``tx_count`` is how many transactions the block has, and as many receipts: RFC 6962 proves an index only for a known
-    number of leaves.
+    number of leaves. ``producer`` is the organisation that put the block together, ``evidence`` what the engine found
+    out about validators with it.
     """
 
     version: U8 = HEADER_VERSION
@@ -33,13 +36,31 @@ class Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, k
     receipt_root: Hash
     app_hash: Hash
     producer: PartyId
+    evidence: Annotated[tuple[Evidence, ...], Meta(max_length=EVIDENCE_PER_BLOCK)] = ()
+
+
+class Keeper(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The key of the organisation whose node keeps, and vouches for, this copy of a block."""
+
+    suite: U8
+    public_key: PublicKey
+
+    @property
+    def party(self) -> bytes:
+        """The organisation's id, which follows from its key."""
+        return party_id(self.suite, self.public_key)
 
 
 class SealedHeader(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A header and the producer's signature over it."""
+    """A header and a signature over it: by the producer where it orders alone, and then ``keeper`` is None.
+
+    In a consortium the validators' signatures decide which block counts; here each node signs its own copy, so that
+    nobody but the organisation itself can change what its node has on disk or tells others.
+    """
 
     header: Header
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_SIZE, max_length=SIGNATURE_SIZE)]
+    keeper: Keeper | None = None
 
 
 _sealed = msgspec.msgpack.Decoder(SealedHeader)

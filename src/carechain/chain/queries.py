@@ -10,6 +10,27 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from carechain.chain.asking import (
+    Allowed,
+    Asker,
+    Page,
+    Query,
+    QueryCode,
+    Sights,
+    View,
+    anchor_reader,
+    anyone,
+    grantee_itself,
+    inbox_reader,
+    log_reader,
+    may_read_asker,
+    own_organisation,
+    patient_or_custodian,
+    patient_side,
+    share_of,
+    the_patient,
+    ticket_party,
+)
 from carechain.chain.questions import (
     AnchorLine,
     GranteePage,
@@ -28,52 +49,36 @@ from carechain.chain.questions import (
     OfTicket,
     PatientLine,
     PatientPage,
+    SanctionLine,
+    SanctionPage,
     StaffLine,
     StaffPage,
     TimelinePage,
 )
-from carechain.chain.routing import Contracts
-from carechain.contracts import access, governance, membership, records, relationships
+from carechain.chain.versions import overview
+from carechain.contracts import access, governance, membership, records, relationships, sanctions, validators
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent import views
 from carechain.contracts.consent.coverage import Sight
 from carechain.contracts.roles import may_ask
 from carechain.core.decision import Path
 from carechain.core.limits import QUERY_PAGE_ROWS
-from carechain.core.party import Party
-from carechain.core.rejection import Rejected, RejectionCode, present, require
-from carechain.core.vocabulary import PartyKind, Power, Role
-from carechain.state.overlay import Overlay, Reader
+from carechain.core.rejection import Rejected, present, require
+from carechain.core.vocabulary import PartyKind
 from carechain.state.table import TableSpec
 
-
-class QueryCode(RejectionCode):
-    """Why a query is refused; the first three name the check of CON-3 that failed."""
-
-    NOT_A_LIVE_MEMBER = 801, "Check 1, member: your certificate or your organisation is not live."
-    ROLE_MAY_NOT_ASK = 802, "Check 2, role: your role may not ask this."
-    NOT_AUTHORISED = 803, "Check 3, authorised: the data owner has not let you see this."
-    QUERY_UNKNOWN = 804, "No such query. See the list in the reference."
-    ARGUMENTS_MALFORMED = 805, "The arguments do not fit the query. See the reference."
-    NOT_FOUND = 806, "There is nothing under this name."
-
-
-class Asker(Struct, frozen=True):
-    """Who asks: authenticated by the node, judged here."""
-
-    id: bytes
-    party: Party
-
-
-class View:
-    """The committed state at one height, as the contracts see it. Nothing asked here can change it."""
-
-    __slots__ = ("contracts", "height", "time_s")
-
-    def __init__(self, *, snapshot: Reader, height: int, time_s: int) -> None:
-        self.contracts = Contracts(Overlay(snapshot))
-        self.height = height
-        self.time_s = time_s
+__all__ = [
+    "QUERIES",
+    "Answer",
+    "Asker",
+    "QueryCode",
+    "View",
+    "ask",
+    "decode_args",
+    "log_reader",
+    "patient_side",
+    "share_of",
+]
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -81,140 +86,12 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     rows: tuple[Any, ...]
     after: tuple[Any, ...] | None = None
-    query: "Query"
+    query: Query
     args: Struct
 
     def keys(self) -> tuple[bytes, ...]:
         """The state keys that prove the answer; none for a query that joins or judges rather than reads."""
         return self.query.proves(self.args, self.rows)
-
-
-Page = tuple[tuple[Any, ...], tuple[Any, ...] | None]
-"""Rows, and after what the next page begins (None: there is none)."""
-Sights = tuple[Sight, ...]
-"""The ways in which an asker sees a patient's records: a record is shown if one of them covers it."""
-Allowed = bool | Sights
-"""What the third check lets an asker see: all that the query is about, some records, or nothing."""
-
-
-class Query(Struct, frozen=True, kw_only=True):
-    """One query: its arguments, who is let through the third check, how it is answered, and what proves the answer.
-
-    ``allowed`` gives what the asker may see: True for everything the query is about, sights for a part of a patient's
-    records, and False or no sight at all where the query is refused. ``run`` is handed that and shows no more.
-    """
-
-    name: str
-    note: str
-    args: type[Struct]
-    allowed: Callable[[View, Asker, Any], Allowed]
-    run: Callable[[View, Any, Any], Page]
-    proves: Callable[[Any, tuple[Any, ...]], tuple[bytes, ...]]
-
-
-# --- the third check ------------------------------------------------------------------------------------
-
-
-def anyone(_view: View, _asker: Asker, _args: object) -> bool:
-    """Every live party whose role may ask: the answer says nothing about patients."""
-    return True
-
-
-def own_organisation(_view: View, asker: Asker, args: PatientPage | StaffPage) -> bool:
-    """Staff of the organisation itself."""
-    return _institutional(asker) and asker.party.organisation == args.organisation
-
-
-def the_patient(_view: View, asker: Asker, args: OfPseudonym) -> bool:
-    """The patient alone."""
-    return asker.id == args.pseudonym
-
-
-def patient_or_custodian(view: View, asker: Asker, args: OfPseudonym) -> bool:
-    """The patient, and staff of the organisation where the pseudonym is bound."""
-    return asker.id == args.pseudonym or _is_custodian(view, asker, args.pseudonym)
-
-
-def patient_side(view: View, asker: Asker, args: OfPseudonym | GrantPage | LogPage | OfRecord) -> bool:
-    """The patient, or a representative who may read the log."""
-    if asker.id == args.pseudonym:
-        return True
-    row = view.contracts.consent.representative(args.pseudonym, asker.id, view.time_s)
-    return row is not None and bool(row.powers & Power.READ_LOG)
-
-
-def inbox_reader(view: View, asker: Asker, args: OfPseudonym) -> bool:
-    """The patient, or a representative who may answer for the patient or read the log."""
-    if asker.id == args.pseudonym:
-        return True
-    row = view.contracts.consent.representative(args.pseudonym, asker.id, view.time_s)
-    return row is not None and bool(row.powers & (Power.ANSWER | Power.READ_LOG))
-
-
-def log_reader(view: View, asker: Asker, args: LogPage | OfPseudonym) -> bool:
-    """The patient's side, the custodian's administrators, and the regulator."""
-    if patient_side(view, asker, args) or asker.party.has_role(Role.REGULATOR):
-        return True
-    return asker.party.has_role(Role.ORGANISATION_ADMIN) and _is_custodian(view, asker, args.pseudonym)
-
-
-def grantee_itself(_view: View, asker: Asker, args: GranteePage) -> bool:
-    """The grantee, or staff of the organisation that is the grantee."""
-    return asker.id == args.grantee or (_institutional(asker) and asker.party.organisation == args.grantee)
-
-
-def anchor_reader(view: View, asker: Asker, args: HistoryPage | OfRecord | TimelinePage) -> Allowed:
-    """Whoever sees at least part of the patient's anchors: rows are then filtered one by one."""
-    contracts = view.contracts
-    pseudonym = args.pseudonym
-    if asker.id == pseudonym or asker.party.has_role(Role.REGULATOR) or _is_custodian(view, asker, pseudonym):
-        return True
-    if args.ticket is not None:
-        ticket = contracts.access.tickets.get(args.ticket)
-        if ticket is None or ticket.requester != asker.id or ticket.pseudonym != pseudonym:
-            return False
-        live = access.still_allowed(contracts.membership, contracts.consent, ticket, view.time_s)
-        return (Sight(scopes=(ticket.scope,)),) if live else False
-    row = contracts.consent.representative(pseudonym, asker.id, view.time_s)
-    if row is not None:
-        return (Sight(scopes=(row.scope,)),) if row.powers & Power.READ_RECORDS else False
-    return contracts.consent.sights(pseudonym, asker.id, asker.party, view.time_s)
-
-
-def ticket_party(view: View, asker: Asker, args: OfTicket) -> bool:
-    """Everyone a ticket concerns: requester, patient's side, custodian, regulator."""
-    ticket = view.contracts.access.tickets.get(args.ticket)
-    if ticket is None:
-        return False
-    return (
-        asker.id == ticket.requester
-        or patient_side(view, asker, OfPseudonym(ticket.pseudonym))
-        or (_institutional(asker) and asker.party.organisation == ticket.custodian)
-        or asker.party.has_role(Role.REGULATOR)
-    )
-
-
-def may_read_asker(view: View, asker: Asker, args: MayRead) -> bool:
-    """The requester about itself, its organisation about its staff, the patient's side about anyone."""
-    if asker.id == args.requester or patient_side(view, asker, OfPseudonym(args.pseudonym)):
-        return True
-    requester = view.contracts.membership.party(args.requester)
-    return requester is not None and _institutional(asker) and requester.organisation == asker.party.organisation
-
-
-def share_of(view: View, party: Party) -> bytes:
-    """The organisation whose share of a server a party uses: a representative that of the patient it acts for."""
-    patient = view.contracts.membership.party(party.organisation) if party.kind is PartyKind.REPRESENTATIVE else None
-    return party.organisation if patient is None else patient.organisation
-
-
-def _is_custodian(view: View, asker: Asker, pseudonym: bytes) -> bool:
-    patient = view.contracts.membership.party(pseudonym)
-    return _institutional(asker) and patient is not None and patient.organisation == asker.party.organisation
-
-
-def _institutional(asker: Asker) -> bool:
-    return asker.party.kind in (PartyKind.MEMBER, PartyKind.STAFF)
 
 
 # --- answers --------------------------------------------------------------------------------------------
@@ -396,6 +273,25 @@ def _agreements(view: View, _args: NoArgs, _: object) -> Page:
     return tuple(Named(one + other, row) for one, other, row in found), None
 
 
+def _versions(view: View, _args: NoArgs, _: object) -> Page:
+    return overview(view.contracts.upgrades, view.height), None
+
+
+def _validators(view: View, _args: NoArgs, _: object) -> Page:
+    return tuple(Named(one, row) for one, row in validators.validators(view.contracts.validators)), None
+
+
+def _nodes(view: View, args: OfOrganisation, _: object) -> Page:
+    found = validators.nodes_of(view.contracts.validators, args.organisation)
+    return tuple(Named(one, row) for one, row in found), None
+
+
+def _sanctions(view: View, args: SanctionPage, _: object) -> Page:
+    found = sanctions.sanctions(view.contracts.sanctions, args.after)
+    lines = tuple(SanctionLine(one, height, row) for one, height, row in found)
+    return lines, (lines[-1].organisation, lines[-1].height) if len(lines) == QUERY_PAGE_ROWS else None
+
+
 # --- what proves an answer ------------------------------------------------------------------------------
 
 
@@ -429,6 +325,14 @@ def _latest_keys(args: OfRecord, rows: tuple[AnchorLine, ...]) -> tuple[bytes, .
 
 def _anchor_keys(args: HistoryPage | OfRecord | TimelinePage, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
     return tuple(records.ANCHORS.key_of(args.pseudonym, one.record, one.version) for one in rows)
+
+
+def _node_keys(args: OfOrganisation, rows: tuple[Named, ...]) -> tuple[bytes, ...]:
+    return tuple(validators.NODES.key_of(args.organisation, one.id) for one in rows)
+
+
+def _sanction_keys(_args: object, rows: tuple[SanctionLine, ...]) -> tuple[bytes, ...]:
+    return tuple(sanctions.SANCTIONS.key_of(one.organisation, one.height) for one in rows)
 
 
 # --- the list (data) ------------------------------------------------------------------------------------
@@ -499,6 +403,26 @@ QUERIES: Final[dict[str, Query]] = {
         ),
         "governance.proposals": _query("Every vote.", NoArgs, anyone, _proposals),
         "governance.agreements": _query("Every business associate agreement.", NoArgs, anyone, _agreements),
+        "governance.versions": _query(
+            "Every contract's version in force, and the one voted in for a height to come.", NoArgs, anyone, _versions
+        ),
+        "validators.list": _query(
+            "Whose consensus keys were announced, and who has a seat.",
+            NoArgs,
+            anyone,
+            _validators,
+            _named_keys(validators.VALIDATORS),
+        ),
+        "validators.nodes": _query(
+            "The organisation's own nodes; nobody learns of another's.",
+            OfOrganisation,
+            own_organisation,
+            _nodes,
+            _node_keys,
+        ),
+        "sanctions.list": _query(
+            "Which validators were proved to have broken the rules.", SanctionPage, anyone, _sanctions, _sanction_keys
+        ),
     }.items()
 }
 _decoders: Final = {name: msgspec.msgpack.Decoder(query.args) for name, query in QUERIES.items()}

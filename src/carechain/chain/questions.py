@@ -5,8 +5,9 @@ from typing import Any
 from msgspec import Struct
 
 from carechain.contracts import access, records
+from carechain.contracts.sanctions import SanctionRow
 from carechain.core.decision import Path
-from carechain.core.ids import U32, Hash, PartyId, RecordId, TicketId
+from carechain.core.ids import U32, U63, Hash, PartyId, RecordId, TicketId
 from carechain.core.party import Party
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import Purpose
@@ -111,6 +112,12 @@ class LogPage(Struct, frozen=True, forbid_unknown_fields=True):
     after: U32 | None = None
 
 
+class SanctionPage(Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of sanctions, from after the given organisation and height."""
+
+    after: tuple[PartyId, U63] | None = None
+
+
 # --- rows that are not state rows -----------------------------------------------------------------------
 
 
@@ -160,3 +167,11 @@ class MayReadAnswer(Struct, frozen=True):
     decision: int
     reason: str
     path: Path | None
+
+
+class SanctionLine(Struct, frozen=True):
+    """One offence: whose, and at which height."""
+
+    organisation: bytes
+    height: int
+    row: SanctionRow

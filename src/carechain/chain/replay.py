@@ -5,13 +5,16 @@ minute of expiry, how many there are and a hash running over them, so a node tha
 check the ids it was given.
 """
 
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from carechain.core.hashing import ZERO_HASH, tagged
-from carechain.core.ids import U32, Hash
-from carechain.core.limits import REPLAY_BUCKET_S, REPLAY_IDS
+from carechain.core.ids import U32, U63, Hash
+from carechain.core.limits import BLOCK_TXS, REPLAY_BUCKET_S, REPLAY_IDS
 from carechain.core.message import Row
-from carechain.state.overlay import Overlay
+from carechain.state.overlay import Overlay, Reader
 from carechain.state.table import TableSpec
 
 
@@ -27,6 +30,14 @@ REPLAY: Final = TableSpec(
 )
 
 
+Group = tuple[U63, Annotated[tuple[Hash, ...], Meta(max_length=BLOCK_TXS)]]
+"""A minute of expiry, and the ids that one block added to it: what the running hash takes in at once."""
+
+
+class WindowMismatch(Exception):  # noqa: N818 - names what is wrong with the ids
+    """The ids are not those whose digest the state has."""
+
+
 class ReplayWindow:
     """The ids of transactions that could still be sent again."""
 
@@ -34,7 +45,7 @@ class ReplayWindow:
 
     def __init__(self) -> None:
         self._ids: set[bytes] = set()
-        self._buckets: dict[int, list[bytes]] = {}
+        self._buckets: dict[int, list[list[bytes]]] = {}
         self._new: dict[int, list[bytes]] = {}
 
     def __contains__(self, tx_id: bytes) -> bool:
@@ -62,21 +73,63 @@ class ReplayWindow:
         for minute in sorted(self._new):
             ids = self._new[minute]
             row = table.get(minute) or ReplayRow(count=0, running=ZERO_HASH)
-            running = tagged("carechain/replay/1", row.running, *ids)
-            table.put(minute, row=ReplayRow(count=row.count + len(ids), running=running))
+            table.put(minute, row=ReplayRow(count=row.count + len(ids), running=_running(row, ids)))
 
     def drop_expired(self, state: Overlay, time_s: int) -> None:
         """Remove the digests of minutes that are over; called only in blocks that carry transactions."""
         table = REPLAY.bind(state)
         for (minute,), _ in list(table.scan()):
-            if (minute + 1) * REPLAY_BUCKET_S > time_s:
+            if not is_over(minute, time_s):
                 break
             table.delete(minute)
 
     def commit(self, time_s: int) -> None:
         """Keep the block's ids, and forget those that can no longer be admitted."""
         for minute, ids in self._new.items():
-            self._buckets.setdefault(minute, []).extend(ids)
+            self._buckets.setdefault(minute, []).append(ids)
         self._new.clear()
-        for minute in [one for one in self._buckets if (one + 1) * REPLAY_BUCKET_S <= time_s]:
-            self._ids.difference_update(self._buckets.pop(minute))
+        for minute in [one for one in self._buckets if is_over(one, time_s)]:
+            self._ids.difference_update(*self._buckets.pop(minute))
+
+    def groups(self) -> tuple[Group, ...]:
+        """The ids of committed blocks, minute by minute and in each in ledger order: the same on every node."""
+        return tuple((minute, tuple(ids)) for minute in sorted(self._buckets) for ids in self._buckets[minute])
+
+    def take_over(self, groups: Iterable[Group]) -> None:
+        """Remember the ids that a snapshot, or the base of a log, has beside the state."""
+        for minute, ids in groups:
+            self._ids.update(ids)
+            self._buckets.setdefault(minute, []).append(list(ids))
+
+
+def is_over(minute: int, time_s: int) -> bool:
+    """Whether nothing that expires within this minute can be admitted any more."""
+    return (minute + 1) * REPLAY_BUCKET_S <= time_s
+
+
+def check_window(groups: Iterable[Group], state: Reader, time_s: int) -> None:
+    """Check ids that came with a state as of ``time_s`` against its digests. Raises :class:`WindowMismatch`.
+
+    Digests of minutes that are over are not looked at: they stay until the next block with transactions.
+    """
+    rows: dict[int, ReplayRow] = {}
+    last = 0
+    for minute, ids in groups:
+        if minute < last or is_over(minute, time_s) or not ids:
+            raise WindowMismatch("ids out of order, or of a minute that is over")
+        last = minute
+        row = rows.get(minute) or ReplayRow(count=0, running=ZERO_HASH)
+        rows[minute] = ReplayRow(count=row.count + len(ids), running=_running(row, ids))
+    if rows != dict(_live_rows(state, time_s)):
+        raise WindowMismatch("the ids do not have the digest that the state has")
+
+
+def _live_rows(state: Reader, time_s: int) -> Iterator[tuple[int, ReplayRow]]:
+    for (minute,), row in REPLAY.bind(state).scan():
+        if isinstance(minute, int) and not is_over(minute, time_s):
+            yield minute, row
+
+
+def _running(row: ReplayRow, ids: Iterable[bytes]) -> bytes:
+    """The hash over the ids of a minute once these were added."""
+    return tagged("carechain/replay/1", row.running, *ids)

@@ -4,12 +4,22 @@ This is the only file that knows all contracts. Everything that lists messages, 
 roles, the documentation included, takes them from here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Union
 
 from msgspec import Struct
 
-from carechain.contracts import access, governance, membership, records, relationships
+from carechain.chain.versions import KNOWN, in_force, require_known
+from carechain.contracts import (
+    access,
+    governance,
+    membership,
+    records,
+    relationships,
+    sanctions,
+    upgrades,
+    validators,
+)
 from carechain.contracts.consent import grants, inbox, representatives, views
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent.coverage import Coverage
@@ -17,6 +27,7 @@ from carechain.core.context import Ctx
 from carechain.core.decision import DecisionCode
 from carechain.core.message import Event, Message, tag_of
 from carechain.core.rejection import RejectionCode
+from carechain.core.vocabulary import Contract
 from carechain.state.overlay import Overlay
 from carechain.state.table import TableSpec
 
@@ -50,6 +61,10 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     governance.OfferAgreement,
     governance.AcceptAgreement,
     governance.EndAgreement,
+    governance.WithdrawProposal,
+    validators.RegisterNode,
+    validators.RetireNode,
+    validators.AnnounceKey,
 )
 
 EVENTS: Final[tuple[type[Event], ...]] = (
@@ -79,6 +94,13 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     governance.Closed,
     governance.AgreementMade,
     governance.AgreementEnded,
+    governance.ProposalWithdrawn,
+    validators.NodeRegistered,
+    validators.NodeRetired,
+    validators.KeyAnnounced,
+    validators.SeatChanged,
+    validators.RotationChanged,
+    upgrades.UpgradeVoted,
 )
 
 CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
@@ -105,6 +127,13 @@ CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
     governance.QUORUM,
     governance.PROPOSALS,
     governance.AGREEMENTS,
+    upgrades.VERSIONS,
+    validators.NODES,
+    validators.NODE_OWNERS,
+    validators.VALIDATORS,
+    validators.ADDRESSES,
+    validators.ROTATION,
+    sanctions.SANCTIONS,
 )
 
 CONTRACT_CODES: Final[tuple[type[RejectionCode], ...]] = (
@@ -115,6 +144,8 @@ CONTRACT_CODES: Final[tuple[type[RejectionCode], ...]] = (
     access.AccessCode,
     DecisionCode,
     governance.GovernanceCode,
+    validators.ValidatorsCode,
+    upgrades.UpgradesCode,
 )
 
 if TYPE_CHECKING:
@@ -137,10 +168,29 @@ class Route(Struct, frozen=True):
     gated: bool = True
 
 
-class Contracts:
-    """Every contract's tables over one state, and the routes into their handlers."""
+Handlers = dict[type[Message], Callable[[Ctx, Any], None]]
 
-    __slots__ = ("access", "consent", "governance", "membership", "records", "relationships", "routes")
+
+class Contracts:
+    """Every contract's tables over one state, and the routes into their handlers.
+
+    ``routes`` holds what is in force: the newest that this program has, until :meth:`enter` says at which height.
+    """
+
+    __slots__ = (
+        "_later",
+        "_routes",
+        "access",
+        "consent",
+        "governance",
+        "membership",
+        "records",
+        "relationships",
+        "routes",
+        "sanctions",
+        "upgrades",
+        "validators",
+    )
 
     def __init__(self, state: Overlay) -> None:
         self.membership = membership.MembershipTables(state)
@@ -148,13 +198,30 @@ class Contracts:
         self.records = records.RecordsTables(state)
         self.governance = governance.GovernanceTables(state)
         self.access = access.AccessTables(state)
+        self.validators = validators.ValidatorsTables(state)
+        self.sanctions = sanctions.SanctionsTables(state)
+        self.upgrades = upgrades.UpgradesTables(state)
         self.consent = Coverage(
             tables=consent.ConsentTables(state),
             membership=self.membership,
             records=self.records,
             agreements=self.governance,
         )
-        self.routes: dict[type[Message], Route] = self._routes()
+        self._routes = _routed(self._first_versions())
+        self._later = self._later_versions()
+        self.routes = self._in_force(KNOWN)
+
+    def enter(self, height: int) -> None:
+        """Put in force what the votes say for the block at ``height``; raises ``UpgradeNeeded``.
+
+        Once per block and outside any transaction, so that no transaction's read set holds the versions.
+        """
+        require_known(self.upgrades, height)
+        self.expect(height)
+
+    def expect(self, height: int) -> None:
+        """As :meth:`enter`, for admission before the block: whether this program can make it shows when it is made."""
+        self.routes = self._in_force(in_force(self.upgrades, height))
 
     def check_state(self) -> list[str]:
         """Every contract's broken invariants; shared by tests, the simulator and ``carechain verify``."""
@@ -165,12 +232,23 @@ class Contracts:
             *records.check_state(self.records, self.membership),
             *access.check_state(self.access),
             *governance.check_state(self.governance),
+            *upgrades.check_state(self.upgrades),
+            *validators.check_state(self.validators, self.membership),
+            *sanctions.check_state(self.sanctions),
         ]
 
-    def _routes(self) -> dict[type[Message], Route]:
+    def _in_force(self, versions: Mapping[int, int]) -> dict[type[Message], Route]:
+        routes = self._routes
+        for (contract, since), changed in self._later.items():
+            if versions.get(contract, 1) >= since:
+                routes = routes | changed
+        return routes
+
+    def _first_versions(self) -> Handlers:
         members, relations, coverage = self.membership, self.relationships, self.consent
         anchors, tickets, votes = self.records, self.access, self.governance
-        handlers: dict[type[Message], Callable[[Ctx, Any], None]] = {
+        seats, powers = self.validators, self._powers()
+        return {
             membership.EnrolStaff: lambda ctx, msg: membership.enrol_staff(ctx, members, msg),
             membership.RenewStaff: lambda ctx, msg: membership.renew_staff(ctx, members, msg),
             membership.DismissStaff: lambda ctx, msg: membership.dismiss_staff(ctx, members, msg),
@@ -195,13 +273,36 @@ class Contracts:
             access.RequestAccess: lambda ctx, msg: access.request_access(ctx, tickets, members, coverage, msg),
             access.ReportRelease: lambda ctx, msg: access.report_release(ctx, tickets, msg),
             access.RevokeTicket: lambda ctx, msg: access.revoke_ticket(ctx, tickets, coverage, msg),
-            governance.Propose: lambda ctx, msg: governance.propose(ctx, votes, members, msg),
-            governance.Vote: lambda ctx, msg: governance.vote(ctx, votes, members, msg),
+            governance.Propose: lambda ctx, msg: governance.propose(ctx, votes, powers, msg),
+            governance.Vote: lambda ctx, msg: governance.vote(ctx, votes, powers, msg),
             governance.OfferAgreement: lambda ctx, msg: governance.offer_agreement(ctx, votes, members, msg),
             governance.AcceptAgreement: lambda ctx, msg: governance.accept_agreement(ctx, votes, msg),
             governance.EndAgreement: lambda ctx, msg: governance.end_agreement(ctx, votes, msg),
+            validators.RegisterNode: lambda ctx, msg: validators.register_node(ctx, seats, msg),
+            validators.RetireNode: lambda ctx, msg: validators.retire_node(ctx, seats, msg),
+            validators.AnnounceKey: lambda ctx, msg: validators.announce_key(ctx, seats, msg),
         }
+
+    def _later_versions(self) -> dict[tuple[Contract, int], dict[type[Message], Route]]:
+        """Contract and version → what it added and what it handles otherwise than the version before it.
+
+        A version that was released never changes: old blocks are executed again by the handlers of their time.
+        """
+        votes, powers = self.governance, self._powers()
         return {
-            kind: Route(tag_of(kind), handle, gated=kind is not access.RequestAccess)
-            for kind, handle in handlers.items()
+            (Contract.GOVERNANCE, 2): _routed(
+                {
+                    governance.Vote: lambda ctx, msg: governance.vote_or_change(ctx, votes, powers, msg),
+                    governance.WithdrawProposal: lambda ctx, msg: governance.withdraw_proposal(ctx, votes, msg),
+                }
+            ),
         }
+
+    def _powers(self) -> governance.Powers:
+        return governance.Powers(membership=self.membership, validators=self.validators, upgrades=self.upgrades)
+
+
+def _routed(handlers: Handlers) -> dict[type[Message], Route]:
+    return {
+        kind: Route(tag_of(kind), handle, gated=kind is not access.RequestAccess) for kind, handle in handlers.items()
+    }

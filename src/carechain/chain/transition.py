@@ -12,23 +12,28 @@ from carechain.chain.replay import ReplayWindow
 from carechain.chain.routing import Contracts
 from carechain.chain.signatures import SignatureCache
 from carechain.chain.tx import SIGNING_DOMAIN, AdmissionCode, Tx, parse, pseudonyms_in, requests_in
-from carechain.contracts import membership
+from carechain.contracts import membership, sanctions
 from carechain.contracts.membership import MembershipCode
 from carechain.contracts.roles import may_send
 from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature
+from carechain.core.evidence import Evidence
 from carechain.core.limits import ACCESS_REQUESTS_PER_TX, TX_LIFETIME_S
 from carechain.core.party import Party
-from carechain.core.rejection import Rejected, present, require
+from carechain.core.rejection import Rejected, RejectionCode, present, require
 from carechain.state.overlay import Overlay
 
 
 class Block(Struct, frozen=True, kw_only=True):
-    """What the engine ordered: a height, a time in whole seconds, and transactions as the bytes that were sent."""
+    """What the engine ordered: a height, a time in whole seconds, and transactions as the bytes that were sent.
+
+    ``evidence`` is what the engine found out about validators: it is judged before the transactions.
+    """
 
     height: int
     time_s: int
     txs: tuple[bytes, ...]
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Ledger:
@@ -36,10 +41,24 @@ class Ledger:
 
     __slots__ = ("chain_id", "contracts", "replay", "signatures", "state")
 
-    def __init__(self, *, chain_id: str, state: Overlay, replay: ReplayWindow, signatures: SignatureCache) -> None:
+    def __init__(
+        self,
+        *,
+        chain_id: str,
+        state: Overlay,
+        replay: ReplayWindow,
+        signatures: SignatureCache,
+        height: int | None = None,
+    ) -> None:
+        """``height`` is the next block's, for a ledger that only admits: what is not in force then is refused at once.
+
+        Without it admission takes everything that this program has, and the block itself tells.
+        """
         self.chain_id = chain_id
         self.state = state
         self.contracts = Contracts(state)
+        if height is not None:
+            self.contracts.expect(height)
         self.replay = replay
         self.signatures = signatures
 
@@ -47,8 +66,13 @@ class Ledger:
 def apply_block(ledger: Ledger, block: Block) -> list[Receipt]:
     """Execute a block on the ledger's overlay: one receipt per transaction, in order.
 
-    A block without transactions changes nothing, so the app hash stands still while the chain only beats.
+    A block without transactions and evidence changes nothing, so the app hash stands still while the chain only beats.
+    Raises :class:`~carechain.chain.versions.UpgradeNeeded` when the members voted in what this program does not have.
     """
+    if block.txs or block.evidence:
+        ledger.contracts.enter(block.height)
+    for one in block.evidence:
+        sanctions.sanction(ledger.contracts.sanctions, ledger.contracts.validators, one, height=block.height)
     receipts = [apply_transaction(ledger, block, raw) for raw in block.txs]
     if block.txs:
         ledger.replay.close_block(ledger.state)
@@ -62,7 +86,7 @@ def apply_transaction(ledger: Ledger, block: Block, raw: bytes) -> Receipt:
         tx = ledger.signatures.parsed(raw) or parse(raw)
         party = admit(ledger, tx, block.time_s)
     except Rejected as refused:
-        return Receipt(int(refused.code))
+        return Receipt(int(_told_alike(refused.code)))
     ledger.replay.add(tx.id, tx.body.valid_until_s)
     state = ledger.state
     ctx = Ctx(
@@ -107,6 +131,8 @@ def admit(ledger: Ledger, tx: Tx, time_s: int) -> Party:
 def admit_form(ledger: Ledger, tx: Tx, time_s: int) -> Party:
     """Everything but the signature, which a caller with a verifier process has checked elsewhere."""
     body = tx.body
+    routes = ledger.contracts.routes
+    require(all(type(msg) in routes for msg in body.messages), AdmissionCode.NOT_IN_FORCE)
     require(body.chain_id == ledger.chain_id, AdmissionCode.WRONG_CHAIN)
     pseudonyms = pseudonyms_in(body, ledger.contracts.access.pseudonym_of)
     require(pseudonyms <= 1, AdmissionCode.SEVERAL_PSEUDONYMS)
@@ -134,3 +160,11 @@ def execute(contracts: Contracts, ctx: Ctx, tx: Tx) -> None:
         if failed is None and not index:
             membership.touch(ctx, contracts.membership)
         route.handle(ctx, msg)
+
+
+def _told_alike(code: RejectionCode) -> RejectionCode:
+    """A message that comes into force later is malformed on the ledger, as it is to programs that do not know it yet.
+
+    While nodes are updated one after the other, both kinds of program must give one receipt. Clients are told more.
+    """
+    return AdmissionCode.MALFORMED if code is AdmissionCode.NOT_IN_FORCE else code

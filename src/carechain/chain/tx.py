@@ -35,6 +35,7 @@ class AdmissionCode(RejectionCode):
     UNKNOWN_SIGNER = 110, "The ledger does not know this signer."
     BAD_SIGNATURE = 111, "The signature does not hold for the signer's present key."
     TOO_MANY_REQUESTS = 112, "A transaction asks for access at most 8 times. Send several."
+    NOT_IN_FORCE = 113, "The members have not voted this message in yet, or its height is still to come. Wait for it."
 
 
 class Envelope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -7,13 +7,14 @@ commands import it when they run.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis
 from carechain.chain.questions import OfPseudonym, OfTicket
 from carechain.chain.receipts import code_named
+from carechain.cli.addresses import nodes_of, own_member, serving_member, split_addresses, trust_of
 from carechain.cli.codes import CommandCode
 from carechain.cli.keyring import MEMBER_KEY, WALLET, Actor, Keyring
 from carechain.cli.network import home_genesis
@@ -28,10 +29,14 @@ from carechain.core.party import Party
 from carechain.core.rejection import Rejected
 from carechain.sdk.answers import ROWS, NamedRow
 from carechain.sdk.certificates import CertificateAuthority
-from carechain.sdk.client import Refused, Signer, SyncClient, Unreachable
+from carechain.sdk.client import Node, Refused, Signer, SyncClient, Trust, Unreachable
+from carechain.sdk.light.client import TrustFile
 from carechain.sdk.proofs import NotProven
 from carechain.sdk.verify_log import CompleteLog
 from carechain.sdk.wallet import Wallet
+
+LIGHT_FILE: Final = "light.json"
+"""The last header that a home believes on the validators' signatures."""
 
 EventT = TypeVar("EventT", bound=Event)
 RowT = TypeVar("RowT")
@@ -88,7 +93,8 @@ class Desktop:
         self.keys = Keyring(desk.home)
         self._who = by.who
         self._at = None if isinstance(by, ByOrganisation) else by.at
-        self._node = by.node
+        self._given = split_addresses(by.node)
+        self._ca_file = by.ca
         self._password_file = by.password_file
         self._wallet_password_file = wallet_password_file or by.password_file
 
@@ -170,26 +176,52 @@ class Desktop:
 
         return gatekeeper_url(self.desk.home)
 
-    def seat(self, actor: Actor) -> "Seat":
-        """A seat at the node for one actor."""
-        if self._node is None:
+    def seat(self, actor: Actor, *, light: bool = False) -> "Seat":
+        """A seat for one actor, at the nodes that were named or at this home's own.
+
+        In a consortium an organisation takes its own node's word, unless ``light``; everyone else believes only what
+        the validators signed.
+        """
+        keeper = None if light else own_member(self.keys)
+        file = TrustFile(self.desk.home / LIGHT_FILE)
+        return Seat(self.nodes, actor, self.genesis, self.trust, keeper=keeper, light=file)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that were named, or this home's own."""
+        if not self._given:
             from carechain.cli.serving import node_url  # noqa: PLC0415 - settings take a moment to load
 
-            self._node = node_url(self.desk.home)
-        return Seat(self._node, actor, self.genesis)
+            self._given = [node_url(self.desk.home)]
+        return nodes_of(self._given, own=serving_member(self.genesis, self.keys), keys=self.keys)
+
+    @property
+    def trust(self) -> Trust:
+        """Which servers are believed."""
+        return trust_of(self.desk.home, self.genesis, ca_file=self._ca_file)
 
 
 class Seat:
-    """One actor at one node. A context manager; the session is opened by the first question or submission."""
+    """One actor at one or several nodes. A context manager; sessions are opened by the first request to each."""
 
-    def __init__(self, url: str, actor: Actor, genesis: Genesis) -> None:
-        """``genesis`` is this home's own copy: nothing the node says about the network is believed without it."""
+    def __init__(
+        self,
+        nodes: list[Node],
+        actor: Actor,
+        genesis: Genesis,
+        trust: Trust,
+        *,
+        keeper: bytes | None,
+        light: TrustFile,
+    ) -> None:
+        """``genesis`` is this home's own copy: nothing a node says about the network is believed without it."""
         self.actor = actor
         self.chain_id = genesis.chain_id
-        self._url = url
-        # Where one organisation produces the blocks it also serves them: no other node's name is signed for.
-        server = genesis.producers[0] if len(genesis.producers) == 1 else None
-        self._client = SyncClient(url, Signer(actor.party, actor.signing), genesis=genesis, server=server)
+        self.trust = trust
+        self._addresses = ", ".join(one.url for one in nodes)
+        self._client = SyncClient(
+            nodes, Signer(actor.party, actor.signing), genesis=genesis, trust=trust, keeper=keeper, light=light
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -217,7 +249,7 @@ class Seat:
             return self._client.rows(name, args, prove=prove)
 
     def row(self, name: str, kind: type[RowT], args: Struct) -> RowT:
-        """The one row of a query about one thing, proved against the genesis' block producers."""
+        """The one row of a query about one thing, proved."""
         return self.rows(name, kind, args, prove=True)[0]
 
     def complete_log(self, pseudonym: bytes) -> CompleteLog:
@@ -233,8 +265,9 @@ class Seat:
         except Refused as refused:
             raise Denied(code=refused.code, label=refused.label, reason=refused.reason) from None
         except Unreachable as lost:
-            open_end = f"; look up transaction {lost.tx_id.hex()} before you try again" if lost.tx_id else ""
-            raise CannotRun(f"the node at {self._url} cannot be used: {lost}{open_end}") from None
+            may_be_there = lost.tx_id if lost.sent else None
+            open_end = f"; look up transaction {may_be_there.hex()} before you try again" if may_be_there else ""
+            raise CannotRun(f"the node at {self._addresses} cannot be used: {lost}{open_end}") from None
         except NotProven as doubt:
             code = CommandCode.NOT_PROVEN
             raise Denied(code=int(code), label=code.label, reason=f"{code.reason} ({doubt})") from None

@@ -23,6 +23,7 @@ class Engine(StrEnum):
     """What orders the transactions."""
 
     EMBEDDED = "embedded"
+    COMETBFT = "cometbft"
 
 
 class On(OptionGroup, frozen=True):
@@ -35,6 +36,9 @@ class On(OptionGroup, frozen=True):
     ] = None
 
 
+ValidatorsOption = Annotated[
+    int | None, typer.Option("--validators", min=1, max=16, help="With --engine cometbft: how many organisations.")
+]
 WritesOption = Annotated[int | None, typer.Option("--writes", min=1, help="How many writes are measured.")]
 PatientsOption = Annotated[int | None, typer.Option("--patients", min=1, help="How many patients the ledger has.")]
 
@@ -46,9 +50,16 @@ def saturate(
     keys: Annotated[int | None, typer.Option("--keys", min=100, help="Size of the state, in keys.")] = None,
     writes: WritesOption = None,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Rounds; the median is reported.")] = None,
+    validators: ValidatorsOption = None,
     on: On,
 ) -> Report:
     """Durable writes per second of presigned 600-byte anchors, beside the signatures one core verifies."""
+    if on.engine is Engine.COMETBFT:
+        from carechain.bench import agreed
+
+        with _agreeing() as progress:
+            given = _given(validators=validators, writes=writes)
+            return _report(agreed.run_saturate(**given, folder=on.folder, progress=progress), agreed.render_saturate)
     from carechain.bench.saturate import render, run_saturate
 
     with _progress() as progress:
@@ -57,8 +68,21 @@ def saturate(
 
 
 @command(app, "write")
-def write(_: Desk, *, writes: WritesOption = None, patients: PatientsOption = None, on: On) -> Report:
+def write(
+    _: Desk,
+    *,
+    writes: WritesOption = None,
+    patients: PatientsOption = None,
+    validators: ValidatorsOption = None,
+    on: On,
+) -> Report:
     """One write at a time, batch size 1: milliseconds until it is durable."""
+    if on.engine is Engine.COMETBFT:
+        from carechain.bench import agreed
+
+        with _agreeing() as progress:
+            given = _given(validators=validators, writes=writes, patients=patients)
+            return _report(agreed.run_write(**given, folder=on.folder, progress=progress), agreed.render_write)
     from carechain.bench.write import render, run_write
 
     with _progress() as progress:
@@ -118,14 +142,45 @@ def healthchain(
     _: Desk,
     *,
     together: Annotated[int | None, typer.Option("--together", min=1, help="Reads and writes at once.")] = None,
+    validators: ValidatorsOption = None,
     on: On,
 ) -> Report:
     """The published tables of HealthChain, measured here and printed beside the paper's figures."""
     from carechain.bench.healthchain import render, run_healthchain
 
+    if on.engine is Engine.COMETBFT:
+        from carechain.bench import agreed
+
+        with _agreeing() as progress:
+            given = _given(validators=validators, together=together)
+            return _report(agreed.run_healthchain(**given, folder=on.folder, progress=progress), render)
     with _progress() as progress:
         result = run_healthchain(**_given(together=together), folder=on.folder, progress=progress)
     return _report(result, render)
+
+
+@command(app, "catch-up")
+def catch_up(_: Desk, *, writes: WritesOption = None, validators: ValidatorsOption = None, on: On) -> Report:
+    """How long a node of a consortium that comes late takes until it has everything."""
+    from carechain.bench import agreed
+
+    with _agreeing() as progress:
+        given = _given(validators=validators, writes=writes)
+        return _report(agreed.run_catch_up(**given, folder=on.folder, progress=progress), agreed.render_catch_up)
+
+
+@contextmanager
+def _agreeing() -> Iterator[Advance]:
+    """As :func:`_progress`, on a machine that has the consensus engine."""
+    from carechain.cli.output import CannotRun
+    from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
+
+    try:
+        find_cometbft()
+    except EngineMissing as missing:
+        raise CannotRun(str(missing)) from None
+    with _progress() as progress:
+        yield progress
 
 
 def _report(result: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> Report:

@@ -12,19 +12,25 @@ from typing import Final
 from msgspec import Struct
 
 from carechain.chain.genesis import Genesis, genesis_hash
-from carechain.cli.keyring import AUTHORITY_KEY, KEYS_FOLDER, MEMBER_KEY, REGISTRAR_SECRET
+from carechain.cli.addresses import own_authority, own_member, reachable
+from carechain.cli.keyring import AUTHORITY_KEY, KEYS_FOLDER, MEMBER_KEY, REGISTRAR_SECRET, Keyring
 from carechain.cli.network import APPLICATION_FILE, home_genesis
 from carechain.cli.output import CannotRun
 from carechain.cli.serving import ask_status, node_settings
+from carechain.core.certificate import BadCertificate, read_authority
 from carechain.core.ids import party_id
 from carechain.core.limits import CLOCK_SKEW_S, STALE_BLOCK_S
+from carechain.core.units import DAY_S
 from carechain.engine.blocklog import BlockLog, CorruptHistory, LogTooNew, WrongChain
+from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 from carechain.engine.session import LEDGER_FOLDER
 from carechain.node.home import HOME_VERSION, VERSION_FILE, running
-from carechain.node.settings import Settings
+from carechain.node.settings import BadSettings, Settings
+from carechain.node.tls import WARN_DAYS, CertificateFiles
 from carechain.sdk.keyfile import is_open_to_others
 
 SPACE_BYTES: Final = 1024**3
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _NEWEST_PYTHON: Final = (3, 13)
 
 
@@ -63,7 +69,10 @@ def _examine(home: Path) -> Iterator[Check]:
         yield Check(name="settings", ok=False, note=str(wrong))
         return
     yield Check(name="settings", ok=True, note="can be used")
-    if _is_producer(home):
+    yield from _certificates(home, genesis, settings)
+    if genesis.is_consortium:
+        yield _engine(settings)
+    if _serves(home, genesis):
         yield from _node(home, settings)
 
 
@@ -110,6 +119,9 @@ def _keys(home: Path, genesis: Genesis) -> Iterator[Check]:
         note=("key and certificate authority" if whole else "key or certificate authority is missing")
         + ("; registrar" if secret else ""),
     )
+    if genesis.is_consortium:
+        yield Check(name="validators", ok=True, note=f"{len(genesis.validators)} from the start")
+        return
     producers = {party_id(one.suite, one.public_key) for one in genesis.members} & set(genesis.producers)
     yield Check(name="producers", ok=bool(producers), note=f"{len(producers)} may sign blocks")
 
@@ -128,9 +140,54 @@ def _ledger(home: Path, genesis: Genesis) -> Check:
         log.close()
 
 
-def _is_producer(home: Path) -> bool:
-    """A home that joined somebody else's network serves no node of its own."""
-    return (home / KEYS_FOLDER / f"{MEMBER_KEY}.json").exists() and not (home / APPLICATION_FILE).exists()
+def _serves(home: Path, genesis: Genesis) -> bool:
+    """Every member of a consortium serves a node; of another network, whoever founded it and did not apply to it."""
+    organisation = (home / KEYS_FOLDER / f"{MEMBER_KEY}.json").exists()
+    return organisation and (genesis.is_consortium or not (home / APPLICATION_FILE).exists())
+
+
+def _engine(settings: Settings) -> Check:
+    """The program that agrees with other organisations' on the order of blocks."""
+    consensus = settings.consensus
+    try:
+        program = find_cometbft(None if consensus.program is None else settings.path(consensus.program))
+    except EngineMissing as missing:
+        return Check(name="consensus engine", ok=False, note=str(missing))
+    return Check(name="consensus engine", ok=True, note=f"CometBFT at {program}")
+
+
+def _certificates(home: Path, genesis: Genesis, settings: Settings) -> Iterator[Check]:
+    """How long the organisation's authority and its servers' certificate are good for."""
+    own = own_member(Keyring(home))
+    if own is None:
+        return
+    der = own_authority(home, genesis, own)
+    if der is not None:
+        try:
+            until_s = read_authority(der).until_s
+        except BadCertificate as bad:
+            yield Check(name="authority", ok=False, note=f"the certificate does not fit the profile: {bad}")
+        else:
+            yield _until("authority", until_s, "renew it with `carechain keys renew-authority`")
+    certificate, key = settings.api.tls_certificate, settings.api.tls_key
+    if certificate is None or key is None:
+        on_loopback = settings.api.host in LOOPBACK
+        note = "none: other machines may reach this node only through a proxy that speaks TLS"
+        yield Check(name="tls certificate", ok=on_loopback, note=f"{note}; make one with `carechain keys tls`")
+        return
+    try:
+        files = CertificateFiles(settings.path(certificate), settings.path(key))
+    except (OSError, BadSettings) as wrong:
+        yield Check(name="tls certificate", ok=False, note=str(wrong))
+        return
+    yield _until("tls certificate", int(time.time() + files.days_left * DAY_S), "renew it with `carechain keys tls`")
+
+
+def _until(name: str, until_s: int, remedy: str) -> Check:
+    left = int((until_s - time.time()) // DAY_S)
+    soon = left < WARN_DAYS
+    note = f"{left} days left" if left >= 0 else "it has expired"
+    return Check(name=name, ok=not soon, note=f"{note}: {remedy}" if soon else note)
 
 
 def _node(home: Path, settings: Settings) -> Iterator[Check]:
@@ -140,11 +197,13 @@ def _node(home: Path, settings: Settings) -> Iterator[Check]:
             yield _port(name, address.host, address.port)
         return
     try:
-        status = ask_status(found.api)
+        answer = ask_status(reachable(found.api), home)
     except CannotRun as lost:
         yield Check(name="node", ok=False, note=str(lost))
         return
+    status = answer.status
     yield Check(name="node", ok=True, note=f"{found.api}, height {status.height}")
+    yield Check(name="ready", ok=status.ready, note=status.why or "it may be given work")
     age_s = int(time.time()) - status.time_s
     in_time = -CLOCK_SKEW_S <= age_s <= STALE_BLOCK_S
     note = f"the last block is {age_s} s old" if in_time else f"clock and ledger differ by {age_s} s: set the clock"

@@ -400,18 +400,22 @@ def log(
     desk: Desk,
     *,
     patient: PatientOption = None,
+    light: Annotated[
+        bool, typer.Option("--light", help="Go by the validators' signatures also where the node is one's own.")
+    ] = False,
     by: ByAnyone,
 ) -> Report:
     """Show the patient's access log and prove it complete.
 
     Every line is hashed again, and the outcome is compared with the count and running hash that the state proves
-    under a block's app hash. A log that is not complete is refused with exit status 1.
+    under a block's app hash: the one that the block's producer, or in a consortium the validators, signed. A log that
+    is not complete is refused with exit status 1.
     """
     from carechain.cli.acting import Desktop
 
     desktop = Desktop(desk, by)
     actor, pseudonym = desktop.patient_or_deputy(patient)
-    with desktop.seat(actor) as seat:
+    with desktop.seat(actor, light=light) as seat:
         proven = seat.complete_log(pseudonym)
     rows = [_log_data(line) for line in proven.lines]
     text = [_log_text(line, desktop.keys.name_of(line.line.actor)) for line in proven.lines]

@@ -31,6 +31,9 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other patients for another seed.")] = 1,
     serve: Annotated[bool, typer.Option("--serve", help="Go on answering after the story, until Ctrl-C.")] = False,
+    consortium: Annotated[
+        bool, typer.Option("--consortium", help="Four organisations' nodes agree on every block; needs CometBFT.")
+    ] = False,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", metavar="DIR", help="Keep the six organisations' homes in this new or empty folder."),
@@ -67,9 +70,9 @@ def demo(
             seed=seed,
             progress=progress,
             on_step=on_step,
-            serve=serve,
-            on_serving=on_serving,
+            on_serving=on_serving if serve else None,
             home=keep,
+            consortium=consortium,
         )
     return _report(summary, None, told=told)
 

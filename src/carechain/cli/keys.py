@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from carechain.cli.options import PasswordOption
+from carechain.cli.options import ByOrganisation, PasswordOption
 from carechain.cli.output import CannotRun, Desk, Report, command, lines, sub_app, table, tables
 
 app = sub_app("Wallets and staff keys of this home.")
@@ -152,6 +152,67 @@ def show(
             show=lines(f"the certificate authority of {authority.organisation.hex()}"),
         )
     raise CannotRun(f"this version does not know keys of the kind {kind}")
+
+
+@command(app, "tls")
+def tls(
+    desk: Desk,
+    *,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="A name or IP address that clients use; may be repeated."),
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=3650, help="For how long it is good.")] = 365,
+    password_file: PasswordOption = None,
+) -> Report:
+    """Make or renew the certificate of this organisation's servers, signed by its own authority.
+
+    Clients that have the network's genesis believe it without further ado. Without --host it names the hosts of the
+    certificate that is there, else this machine. A running node shows the new one to every connection that is opened
+    from then on, within seconds, or at once after SIGHUP. Run it regularly, from cron for example.
+    """
+    from carechain.cli.certifying import issue_for_servers
+    from carechain.cli.keyring import Keyring
+    from carechain.cli.terms import moment
+
+    keys = Keyring(desk.home)
+    made = issue_for_servers(desk.home, keys.authority(keys.password(password_file)), host or (), days=days)
+    data = {
+        "certificate": str(made.certificate),
+        "key": str(made.key),
+        "hosts": list(made.hosts),
+        "valid_until_s": made.until_s,
+    }
+    said = (
+        f"a certificate for {', '.join(made.hosts)}",
+        f"good until {moment(made.until_s)} UTC",
+        f"next, in {desk.home / 'config.toml'} below [api], unless it stands there:",
+        f'  tls_certificate = "{made.certificate.relative_to(desk.home)}"',
+        f'  tls_key = "{made.key.relative_to(desk.home)}"',
+    )
+    return Report(data=data, show=lines(*said))
+
+
+@command(app, "renew-authority")
+def renew_authority(
+    desk: Desk,
+    *,
+    days: Annotated[int, typer.Option("--days", min=1, max=36500, help="For how long it is good from now on.")] = 3650,
+    by: ByOrganisation,
+) -> Report:
+    """Give this organisation's certificate authority a new end, before the old one: on the ledger and in this home.
+
+    The key stays, so all certificates that it issued stay good, and so does the genesis file of other homes until the
+    end that it states.
+    """
+    from carechain.cli import certifying
+    from carechain.cli.acting import Desktop
+    from carechain.cli.terms import moment
+
+    done, until_s = certifying.renew_authority(Desktop(desk, by), days=days)
+    return Report(
+        data={**done.data(), "valid_until_s": until_s}, show=lines(f"good until {moment(until_s)} UTC", done.text())
+    )
 
 
 @command(app, "name")

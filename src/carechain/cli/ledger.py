@@ -2,10 +2,12 @@
 
 # ruff: noqa: PLC0415 - what needs cryptography or the disk is imported by the command that uses it, so help is quick
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from carechain.cli.options import ByAnyone
 from carechain.cli.output import Desk, Exit, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import identifier, moment
 
@@ -14,12 +16,49 @@ inspect_app = sub_app("Look into the ledger's files: a block, a transaction, sta
 
 
 @command(app, "verify")
-def verify(desk: Desk) -> Report:
+def verify(
+    desk: Desk,
+    *,
+    light: Annotated[
+        bool, typer.Option("--light", help="Verify a consortium's newest block over the network instead.")
+    ] = False,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", metavar="FILE", help="With --light: the last believed header; HOME/light.json."),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option("--height", min=1, metavar="N", help="With --light: start from this block ...")
+    ] = None,
+    expected_hash: Annotated[
+        bytes | None,
+        typer.Option("--hash", parser=identifier, metavar="HEX", help="... whose hash you heard from somebody."),
+    ] = None,
+    tx: Annotated[
+        bytes | None,
+        typer.Option("--tx", parser=identifier, metavar="ID", help="With --light: also prove this own transaction."),
+    ] = None,
+    by: ByAnyone,
+) -> Report:
     """Verify the whole ledger of this home offline: re-hash it, execute it again, compare the state.
 
     Names the first wrong block, transaction or state entry and exits with 1. Stop the node first, or verify a copy.
+
+    With --light no ledger is needed and no node is trusted: the validators' signatures are followed from the genesis,
+    from the trust file, or from a block whose hash you know, to the newest block that the nodes show.
     """
+    if light:
+        from carechain.cli.light import Start, verify_light
+
+        return verify_light(desk, by, Start(trust=trust, height=height, hash=expected_hash), tx)
+    if (trust, height, expected_hash, tx) != (None, None, None, None):
+        raise typer.BadParameter("--trust, --height, --hash and --tx belong to --light")
+    return _verify_offline(desk)
+
+
+def _verify_offline(desk: Desk) -> Report:
+    from carechain.cli.addresses import own_member
     from carechain.cli.files import require_ledger
+    from carechain.cli.keyring import Keyring
     from carechain.cli.network import home_genesis
     from carechain.engine.session import LEDGER_FOLDER
     from carechain.engine.verify import verify_chain
@@ -27,7 +66,7 @@ def verify(desk: Desk) -> Report:
     genesis = home_genesis(desk.home)
     require_ledger(desk.home)
     with desk.progress("verifying") as advance:
-        verdict = verify_chain(desk.home, genesis, progress=advance)
+        verdict = verify_chain(desk.home, genesis, progress=advance, keeper=own_member(Keyring(desk.home)))
     bad = verdict.first_bad
     data = {
         "ok": verdict.ok,
@@ -37,9 +76,14 @@ def verify(desk: Desk) -> Report:
         if bad is None
         else {"kind": bad.kind.value, "height": bad.height, "key": bad.key, "reason": bad.reason},
         "torn_bytes": verdict.torn_bytes,
+        "base": verdict.base,
+        "executed_from": verdict.executed_from,
     }
     if bad is None:
         said = [f"good up to height {verdict.height}", f"app hash {verdict.app_hash.hex()}"]
+        if verdict.base:
+            again = f"executed again from {verdict.executed_from} on" if verdict.executed_from else "not executed again"
+            said.append(f"it begins with a snapshot of height {verdict.base}; later blocks were checked, and {again}")
         if verdict.torn_bytes:
             said.append(f"{verdict.torn_bytes} bytes at the end were never acknowledged; the next start drops them")
         return Report(data=data, show=lines(*said))

@@ -10,7 +10,23 @@ import typer
 from typer._click.exceptions import ClickException
 from typer.core import TyperGroup
 
-from carechain.cli import bench, consent, demo, keys, ledger, members, operating, patients, records, staff
+from carechain.cli import (
+    backing,
+    bench,
+    consent,
+    consortium,
+    demo,
+    keys,
+    ledger,
+    members,
+    operating,
+    patients,
+    records,
+    snapshots,
+    staff,
+    testnet,
+    validators,
+)
 from carechain.cli.output import Exit, refuse_usage
 
 
@@ -48,8 +64,13 @@ app = typer.Typer(
 app.add_typer(demo.app)
 app.add_typer(operating.app)
 app.add_typer(ledger.app)
+app.add_typer(backing.app)
+app.add_typer(snapshots.app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(consortium.app, name="consortium")
+app.add_typer(testnet.app, name="testnet")
 app.add_typer(members.app, name="member")
+app.add_typer(validators.app, name="validator")
 app.add_typer(staff.app, name="staff")
 app.add_typer(patients.app, name="patient")
 app.add_typer(consent.app)

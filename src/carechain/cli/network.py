@@ -1,9 +1,12 @@
 """A home's network: its genesis, who founded it, and the application of an organisation that wants to join."""
 
+import base64
 import secrets
 import time
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
@@ -11,16 +14,24 @@ from msgspec import Struct
 
 from carechain.chain import genesis as founding
 from carechain.chain.genesis import Genesis, genesis_hash
+from carechain.chain.versions import LATEST
 from carechain.cli.keyring import AUTHORITY_KEY, MEMBER_KEY, REGISTRAR_SECRET, Keyring
 from carechain.cli.output import CannotRun
+from carechain.contracts.upgrades import ContractVersion
+from carechain.contracts.validators import FounderNode, FounderSeat, Rotation
+from carechain.core.ids import party_id
 from carechain.core.limits import GENESIS_BYTES
 from carechain.core.organisation import NewMember
 from carechain.core.vocabulary import OrganisationKind, PartyKind
+from carechain.engine.cometbft import config as engine
+from carechain.node.consortium import ENTROPY_BYTES, prepare
 from carechain.node.home import replace_file
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.identity import Identity
 from carechain.sdk.registrar import RegistrarSecret
 from carechain.state.log import make_folder
+from carechain.state.overlay import Overlay
+from carechain.state.store import NodeStore
 
 GENESIS_FILE: Final = "genesis.json"
 APPLICATION_FILE: Final = "application.json"
@@ -34,6 +45,19 @@ class Organisation(Struct, frozen=True, kw_only=True):
 
     identity: Identity
     new: NewMember
+
+
+class Application(Struct, frozen=True, kw_only=True):
+    """What an organisation sends to others: who it is, and which keys its node and its validator have."""
+
+    new: NewMember
+    consensus_key: bytes
+    node_id: bytes
+
+    @property
+    def member(self) -> bytes:
+        """The organisation's id."""
+        return party_id(self.new.suite, self.new.public_key)
 
 
 def home_genesis(home: Path) -> Genesis:
@@ -105,21 +129,64 @@ def found_network(chain_id: str, founder: Organisation) -> Genesis:
         time_s=int(time.time()),
         members=(founder.new,),
         producers=(founder.identity.party,),
+        versions=LATEST,
     )
 
 
-def write_application(path: Path, new: NewMember) -> None:
+def engine_keys(home: Path) -> tuple[bytes, bytes]:
+    """The public consensus key and the node id of this home's engine; its keys are made where there are none."""
+    folder = home / engine.FOLDER
+    prepare(folder, secrets.token_bytes(ENTROPY_BYTES))
+    return engine.read_key(folder / engine.VALIDATOR_KEY).public_key, bytes.fromhex(engine.node_id(folder))
+
+
+def write_application(path: Path, application: Application) -> None:
     """What an organisation sends to the members: public keys, its authority's certificate, its public name."""
-    fields = {name: getattr(new, name) for name in NewMember.__struct_fields__}
+    fields = {name: getattr(application.new, name) for name in NewMember.__struct_fields__}
+    fields |= {"consensus_key": application.consensus_key, "node_id": application.node_id.hex()}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n")
 
 
-def read_application(path: Path) -> NewMember:
+def read_application(path: Path) -> Application:
     """An application; raises :class:`CannotRun` when the file is not one."""
     with path.expanduser().open("rb") as file:
         data = file.read(GENESIS_BYTES)
     try:
         fields = msgspec.json.decode(data, type=dict[str, object])
-        return msgspec.convert([fields.get(one) for one in NewMember.__struct_fields__], NewMember)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise CannotRun(f"{path} is not an application: `carechain init --genesis FILE` writes one") from None
+        return Application(
+            new=msgspec.convert([fields.get(one) for one in NewMember.__struct_fields__], NewMember),
+            consensus_key=base64.b64decode(str(fields["consensus_key"]), validate=True),
+            node_id=bytes.fromhex(str(fields["node_id"])),
+        )
+    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
+        raise CannotRun(f"{path} is not an application: `carechain init` writes one") from None
+
+
+def found_consortium(
+    chain_id: str,
+    applications: Sequence[Application],
+    *,
+    seats: Collection[bytes],
+    rotation: Rotation,
+    versions: Sequence[ContractVersion] = LATEST,
+) -> Genesis:
+    """A network whose members agree on the blocks: ``seats`` are the members that decide. Raises :class:`CannotRun`.
+
+    ``versions`` are those that the contracts begin with, which every founder's program must have.
+    """
+    seated = [one for one in applications if one.member in seats]
+    genesis = Genesis(
+        chain_id=chain_id,
+        time_s=int(time.time()),
+        members=tuple(one.new for one in applications),
+        validators=tuple(FounderSeat(member=one.member, consensus_key=one.consensus_key) for one in seated),
+        nodes=tuple(FounderNode(member=one.member, node_id=one.node_id) for one in applications),
+        rotation=rotation,
+        versions=tuple(versions),
+    )
+    with TemporaryDirectory(prefix="carechain-") as folder, NodeStore.open(Path(folder)) as store:
+        try:
+            founding.apply_genesis(Overlay(store.snapshot()), genesis)
+        except founding.BadGenesis as error:
+            raise CannotRun(f"no network can be founded of these applications: {error}") from None
+    return genesis

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from carechain.cli.options import NodeOption, PasswordOption
+from carechain.cli.consortium import Applicant
+from carechain.cli.options import CaOption, NodeOption, PasswordOption
 from carechain.cli.output import CannotRun, Desk, Exit, OptionGroup, Report, command, lines, sub_app, table, tables
-from carechain.cli.terms import moment, organisation_kind
-from carechain.core.limits import CHAIN_ID_CHARS, MEMBER_NAME_CHARS
+from carechain.cli.peering import Peering
+from carechain.cli.terms import moment
+from carechain.core.limits import CHAIN_ID_CHARS
 from carechain.core.vocabulary import OrganisationKind
 
 app = sub_app("")
@@ -32,17 +34,16 @@ class Ports(OptionGroup, frozen=True):
 def init(
     desk: Desk,
     *,
-    name: Annotated[str, typer.Option("--name", help="The organisation's public name, never a person's.")],
-    kind: Annotated[
-        int, typer.Option("--kind", parser=organisation_kind, metavar="KIND", help="hospital, insurer or government.")
-    ],
+    new: Applicant,
     chain_id: Annotated[str, typer.Option("--chain-id", metavar="NAME", help="The new network's name.")] = "carechain",
     genesis: Annotated[
         Path | None, typer.Option("--genesis", metavar="FILE", help="Join this network instead of founding one.")
     ] = None,
-    registrar: Annotated[
-        bool, typer.Option("--registrar/--no-registrar", help="Whether it registers patients.")
-    ] = True,
+    peering: Peering,
+    tls_host: Annotated[
+        list[str] | None,
+        typer.Option("--tls-host", metavar="NAME", help="Serve with TLS under this name; may be repeated."),
+    ] = None,
     password_file: PasswordOption = None,
 ) -> Report:
     """Make a home for an organisation: its keys, its certificate authority, its configuration.
@@ -51,40 +52,51 @@ def init(
     it. With --genesis it writes an application for the members to vote on with `carechain member propose-admit`.
     """
     from carechain.cli.homes import make_organisation_home
-    from carechain.cli.keyring import KEYS_FOLDER
+    from carechain.cli.keyring import KEYS_FOLDER, Keyring
 
-    if not 1 <= len(name) <= MEMBER_NAME_CHARS:
-        raise typer.BadParameter(f"a name has 1 to {MEMBER_NAME_CHARS} characters", param_hint="--name")
+    new.require_name()
     if not 1 <= len(chain_id) <= CHAIN_ID_CHARS:
         raise typer.BadParameter(f"a network's name has 1 to {CHAIN_ID_CHARS} characters", param_hint="--chain-id")
+    if peering.peers and genesis is None:
+        raise typer.BadParameter("only a node that joins others has peers", param_hint="--peer")
     made = make_organisation_home(
         desk.home,
-        name=name,
-        kind=OrganisationKind(kind),
-        registrar=registrar,
+        name=new.name,
+        kind=OrganisationKind(new.kind),
+        registrar=new.registrar,
         chain_id=chain_id,
         genesis=genesis,
         password_file=password_file,
+        consensus=peering.settings(),
     )
+    if tls_host:
+        from carechain.cli.certifying import SERVER_DAYS, issue_for_servers, serve_with_it
+
+        keys = Keyring(desk.home)
+        issue_for_servers(desk.home, keys.authority(keys.password(password_file)), tls_host, days=SERVER_DAYS)
+        serve_with_it(desk.home)
     data = {
         "home": str(desk.home),
         "member": made.member.hex(),
-        "name": name,
+        "name": new.name,
         "chain_id": made.chain_id,
         "genesis_hash": made.genesis_hash.hex(),
         "founder": made.application is None,
         "application": None if made.application is None else str(made.application),
+        "node": None if made.node is None else made.node.hex(),
     }
     said = [
-        f"{desk.home} is the home of {name}",
+        f"{desk.home} is the home of {new.name}",
         f"member {made.member.hex()}",
         f"network {made.chain_id}, genesis {made.genesis_hash.hex()}",
-        f"back up {desk.home / KEYS_FOLDER}: without these files and their password nobody can act for {name}",
+        f"back up {desk.home / KEYS_FOLDER}: without these files and their password nobody can act for {new.name}",
     ]
     if made.application is None:
         said.append(f"next: carechain start --home {desk.home}")
     else:
         said.append(f"next: a member proposes you with `carechain member propose-admit {made.application}`")
+    if made.node is not None:
+        said.append(f"once admitted: register node {made.node.hex()} with `carechain validator register-node`")
     return Report(data=data, show=lines(*said))
 
 
@@ -99,6 +111,13 @@ def start(
             "--accept-gap-days", min=1, metavar="DAYS", help="Start although the last block is up to DAYS old."
         ),
     ] = None,
+    resume_validator: Annotated[
+        bool,
+        typer.Option(
+            "--resume-validator",
+            help="Sign blocks again after a restore: only when nobody else signs with this home's key.",
+        ),
+    ] = False,
     password_file: PasswordOption = None,
 ) -> Report:
     """Serve this home: the ledger's API, the gatekeeper and the operations port, until SIGTERM or Ctrl-C.
@@ -115,6 +134,7 @@ def start(
         ops_port=ports.ops_port,
         gatekeeper_port=ports.gatekeeper_port,
         accept_gap_days=accept_gap_days,
+        resume_validator=resume_validator or None,
         password_file=password_file,
     )
     status = Exit(run(settings, identity=unlock(desk.home, settings)))
@@ -124,14 +144,17 @@ def start(
 
 
 @command(app, "status")
-def status(desk: Desk, *, node: NodeOption = None) -> Report:
+def status(desk: Desk, *, node: NodeOption = None, ca: CaOption = None) -> Report:
     """Ask the node where the chain stands."""
     import time
 
-    from carechain.cli.serving import ask_status, node_url
+    from carechain.cli.addresses import address_of, split_addresses
+    from carechain.cli.serving import Found, ask_each, node_url
 
-    url = node or node_url(desk.home)
-    found = ask_status(url)
+    urls = [address_of(one) for one in split_addresses(node)] or [node_url(desk.home)]
+    nodes = ask_each(urls, desk.home, ca_file=ca)
+    url, answer = next((url, one) for url, one in nodes if isinstance(one, Found))
+    found = answer.status
     age_s = int(time.time()) - found.time_s
     data = {
         "node": url,
@@ -142,12 +165,26 @@ def status(desk: Desk, *, node: NodeOption = None) -> Report:
         "block_age_s": age_s,
         "app_hash": found.app_hash.hex(),
         "version": found.version,
+        "engine": found.engine,
+        "peers": found.peers,
+        "validators": found.validators,
+        "ready": found.ready,
+        "why": found.why,
+        "tls_days_left": answer.days_left(time.time()),
+        "nodes": [one.data(where) if isinstance(one, Found) else {"node": where, "why": one} for where, one in nodes],
     }
-    said = (
+    said = [
         f"network {found.chain_id} at {url}, version {found.version}",
         f"height {found.height}, {moment(found.time_s)} UTC ({age_s} s ago)",
         f"app hash {found.app_hash.hex()}",
-    )
+    ]
+    if found.validators:
+        said.append(f"{found.engine}: {found.validators} validators; connected to {found.peers} other nodes")
+    if not found.ready:
+        said.append(f"not ready: {found.why}")
+    if answer.certificate_until_s is not None:
+        said.append(f"its certificate ends on {moment(answer.certificate_until_s)} UTC")
+    said += [f"{where}: {one.text() if isinstance(one, Found) else one}" for where, one in nodes[1:]]
     return Report(data=data, show=lines(*said))
 
 

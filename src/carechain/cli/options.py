@@ -13,6 +13,8 @@ from carechain.cli.output import OptionGroup
 
 PASSWORD_VARIABLE: Final = "CARECHAIN_PASSWORD_FILE"  # noqa: S105 - the name of a variable that names a file
 NODE_VARIABLE: Final = "CARECHAIN_NODE"
+NODES_VARIABLE: Final = "CARECHAIN_NODES"
+CA_VARIABLE: Final = "CARECHAIN_CA"
 GATEKEEPER_VARIABLE: Final = "CARECHAIN_GATEKEEPER"
 
 PasswordOption = Annotated[
@@ -46,9 +48,24 @@ PatientOption = Annotated[
     str | None, typer.Option("--patient", metavar="PSEUDONYM", help="The patient, when somebody else acts.")
 ]
 NodeOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--node", envvar=NODE_VARIABLE, show_envvar=False, metavar="URL", help="The node; this home's own unless given."
+        "--node",
+        envvar=[NODES_VARIABLE, NODE_VARIABLE],
+        show_envvar=False,
+        metavar="URL",
+        help="The organisation's node, this home's own unless given; may be repeated, and another organisation's "
+        "to fall back on is ORGANISATION=URL.",
+    ),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        envvar=CA_VARIABLE,
+        show_envvar=False,
+        metavar="FILE",
+        help="Authorities (PEM) to believe besides those of the network's founders.",
     ),
 ]
 GatekeeperOption = Annotated[
@@ -69,6 +86,7 @@ class ByOrganisation(OptionGroup, frozen=True):
     who: AsOption = None
     password_file: PasswordOption = None
     node: NodeOption = None
+    ca: CaOption = None
 
 
 class ByPatient(OptionGroup, frozen=True):
@@ -78,6 +96,7 @@ class ByPatient(OptionGroup, frozen=True):
     at: AtOption = None
     password_file: PasswordOption = None
     node: NodeOption = None
+    ca: CaOption = None
 
 
 class ByAnyone(OptionGroup, frozen=True):
@@ -87,3 +106,4 @@ class ByAnyone(OptionGroup, frozen=True):
     at: AtOption = None
     password_file: PasswordOption = None
     node: NodeOption = None
+    ca: CaOption = None

@@ -14,7 +14,9 @@ from carechain.chain.questions import AnchorLine, OfTicket, TimelinePage
 from carechain.cli.acting import KnownTicket, Seat, refused_ticket
 from carechain.cli.output import Denied
 from carechain.gatekeeper.fetch import GatekeeperClient, Reader, newest_of
+from carechain.node.relay import PREFIX
 from carechain.sdk.opening import AnchoredRecord, OpenedRecord
+from carechain.sdk.tls import no_trust
 
 _TIMEOUT_S: Final = 60.0
 
@@ -40,7 +42,10 @@ async def _fetch(
     everything: bool,
     url: str,
 ) -> tuple[OpenedRecord, ...]:
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as http:
+    # Only the custodian's own authority vouches for its gatekeeper; a hub that passes on has its own.
+    vouching = None if PREFIX in url else custodian
+    believed = seat.trust.context(vouching) if url.startswith("https://") else no_trust()
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False, verify=believed) as http:
         client = GatekeeperClient(
             http,
             chain_id=seat.chain_id,

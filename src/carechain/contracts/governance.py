@@ -1,14 +1,14 @@
-"""Governance: votes on who belongs, and the agreements between organisations (ID-5)."""
+"""Governance: votes on members, validators and upgrades, and agreements between organisations (ID-5, LED-5, LED-11)."""
 
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Annotated, Final, Protocol
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from carechain.core.context import Ctx
-from carechain.core.ids import U63, Hash, PartyId, ProposalId
+from carechain.core.ids import U8, U32, U63, Hash, PartyId, ProposalId
 from carechain.core.limits import AGREEMENT_LIFETIME_S, MEMBERS, OPEN_PROPOSALS, PROPOSAL_LIFETIME_S
 from carechain.core.message import Event, Message, Row
 from carechain.core.organisation import NewMember
@@ -34,6 +34,7 @@ class GovernanceCode(RejectionCode):
     EXPIRY_TOO_FAR = 710, "An agreement lasts at most ten years."
     PRODUCER_STAYS = 711, "This organisation produces the blocks and cannot be removed. Found a network without it."
     AGREEMENT_IN_FORCE = 712, "An agreement is in force between the two. End it before new terms are offered."
+    NOT_THE_PROPOSER = 713, "Only the organisation that made the proposal may take it back."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -58,7 +59,29 @@ class CertifyRegistrar(Row, frozen=True, tag="certify_registrar"):
     registrar: bool
 
 
-Change = AdmitMember | RemoveMember | CertifyRegistrar
+class SeatValidator(Row, frozen=True, tag="seat_validator"):
+    """Give an organisation a seat among those who decide the order of blocks, or take it (LED-5)."""
+
+    member: PartyId
+    seated: bool
+
+
+class SetRotation(Row, frozen=True, tag="set_rotation"):
+    """Let ``active`` seats act at a time, and the next ones after so many blocks; both 0: all act (LED-5)."""
+
+    every_blocks: U32
+    active: Annotated[int, Meta(ge=0, le=MEMBERS)]
+
+
+class Upgrade(Row, frozen=True, tag="upgrade"):
+    """Run the next version of a contract, given by its number, from a height on (LED-11)."""
+
+    contract: U8
+    version: Annotated[int, Meta(ge=1, le=0xFFFF)]
+    height: U63
+
+
+Change = AdmitMember | RemoveMember | CertifyRegistrar | SeatValidator | SetRotation | Upgrade
 
 
 class Propose(Message, frozen=True, tag="governance.propose"):
@@ -72,6 +95,12 @@ class Vote(Message, frozen=True, tag="governance.vote"):
 
     proposal: ProposalId
     aye: bool
+
+
+class WithdrawProposal(Message, frozen=True, tag="governance.withdraw_proposal"):
+    """Take a proposal back while the vote on it is open. In force from version 2 of this contract on."""
+
+    proposal: ProposalId
 
 
 class OfferAgreement(Message, frozen=True, tag="governance.offer_agreement"):
@@ -112,6 +141,12 @@ class Closed(Event, frozen=True, tag="governance.closed"):
     passed: bool
 
 
+class ProposalWithdrawn(Event, frozen=True, tag="governance.proposal_withdrawn"):
+    """A vote is over, because the proposer's organisation took the proposal back."""
+
+    proposal: ProposalId
+
+
 class AgreementMade(Event, frozen=True, tag="governance.agreement_made"):
     """Two organisations agreed."""
 
@@ -135,11 +170,13 @@ class Standing(IntEnum):
     OPEN = 1
     PASSED = 2
     FAILED = 3
+    WITHDRAWN = 4
 
 
 PROPOSAL_TRANSITIONS: Final = (
     ("open", "governance.vote", "passed"),
     ("open", "governance.vote", "failed"),
+    ("open", "governance.withdraw_proposal", "withdrawn"),
     ("open", "the ledger's time", "expired"),
 )
 """The life of a proposal."""
@@ -223,6 +260,46 @@ class Membership(Protocol):
         """Change whether an organisation may bind existing ids."""
 
 
+class Validators(Protocol):
+    """What this contract needs from validators."""
+
+    def require_seat(self, organisation: bytes, *, seated: bool) -> object:
+        """Refuse to give or take a seat where that cannot be done now."""
+
+    def seat(self, ctx: Ctx, organisation: bytes, *, seated: bool) -> None:
+        """Give or take a seat."""
+
+    def require_dispensable(self, organisation: bytes) -> None:
+        """Refuse to go on without an organisation that holds the last seat."""
+
+    def vacate(self, ctx: Ctx, organisation: bytes) -> None:
+        """Take the seat of an organisation, if it has one."""
+
+    def require_rotation(self, *, every_blocks: int, active: int) -> None:
+        """Refuse a rotation that means nothing."""
+
+    def rotate(self, ctx: Ctx, *, every_blocks: int, active: int) -> None:
+        """Let seats take turns in another way."""
+
+
+class Upgrades(Protocol):
+    """What this contract needs from upgrades."""
+
+    def require_possible(self, ctx: Ctx, *, contract: int, version: int, height: int) -> None:
+        """Refuse what does not follow the version in force, or leaves the operators no time."""
+
+    def schedule(self, ctx: Ctx, *, contract: int, version: int, height: int) -> None:
+        """Let a version come into force."""
+
+
+class Powers(Struct, frozen=True):
+    """What votes can change: the contracts that a passed proposal is carried out by."""
+
+    membership: Membership
+    validators: Validators
+    upgrades: Upgrades
+
+
 # --- predicates -----------------------------------------------------------------------------------------
 
 
@@ -238,9 +315,9 @@ def outcome(*, ayes: int, noes: int, members: int, quorum: Quorum) -> Standing:
 # --- handlers -------------------------------------------------------------------------------------------
 
 
-def propose(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Propose) -> None:
+def propose(ctx: Ctx, tables: GovernanceTables, powers: Powers, msg: Propose) -> None:
     """Open a vote, with the proposer's organisation in favour."""
-    _require_target(ctx, membership, msg.change)
+    _require_possible(ctx, powers, msg.change)
     _drop_old(ctx, tables)
     still_open = sum(1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN)
     require(still_open < OPEN_PROPOSALS, GovernanceCode.TOO_MANY_PROPOSALS)
@@ -254,17 +331,32 @@ def propose(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Pro
         noes=(),
     )
     ctx.emit(Proposed(proposal=proposal, by=ctx.party.organisation))
-    _settle(ctx, tables, membership, proposal, row)
+    _settle(ctx, tables, powers, proposal, row)
 
 
-def vote(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: Vote) -> None:
+def vote(ctx: Ctx, tables: GovernanceTables, powers: Powers, msg: Vote) -> None:
     """Add an organisation's vote and carry the change out if it decides."""
-    row = present(tables.proposals.get(msg.proposal), GovernanceCode.PROPOSAL_NOT_FOUND)
-    require(row.standing is Standing.OPEN and ctx.time_s < row.closes_s, GovernanceCode.PROPOSAL_CLOSED)
+    row = _open_proposal(ctx, tables, msg.proposal)
     voter = ctx.party.organisation
     require(voter not in row.ayes and voter not in row.noes, GovernanceCode.ALREADY_VOTED)
-    voted = replace(row, ayes=(*row.ayes, voter)) if msg.aye else replace(row, noes=(*row.noes, voter))
-    _settle(ctx, tables, membership, msg.proposal, voted)
+    _count(ctx, tables, powers, msg, row)
+
+
+def vote_or_change(ctx: Ctx, tables: GovernanceTables, powers: Powers, msg: Vote) -> None:
+    """As :func:`vote`, from version 2 on: while the vote is open an organisation may change its own."""
+    row = _open_proposal(ctx, tables, msg.proposal)
+    voter = ctx.party.organisation
+    require(voter not in (row.ayes if msg.aye else row.noes), GovernanceCode.ALREADY_VOTED)
+    ayes, noes = (tuple(one for one in votes if one != voter) for votes in (row.ayes, row.noes))
+    _count(ctx, tables, powers, msg, replace(row, ayes=ayes, noes=noes))
+
+
+def withdraw_proposal(ctx: Ctx, tables: GovernanceTables, msg: WithdrawProposal) -> None:
+    """Take an open proposal back: any administrator of the organisation that made it. From version 2 on."""
+    row = _open_proposal(ctx, tables, msg.proposal)
+    require(row.proposer == ctx.party.organisation, GovernanceCode.NOT_THE_PROPOSER)
+    tables.proposals.put(msg.proposal, row=replace(row, standing=Standing.WITHDRAWN))
+    ctx.emit(ProposalWithdrawn(proposal=msg.proposal))
 
 
 def offer_agreement(ctx: Ctx, tables: GovernanceTables, membership: Membership, msg: OfferAgreement) -> None:
@@ -308,9 +400,21 @@ def _drop_old(ctx: Ctx, tables: GovernanceTables) -> None:
             tables.proposals.delete(proposal)
 
 
-def _settle(ctx: Ctx, tables: GovernanceTables, membership: Membership, proposal: bytes, row: ProposalRow) -> None:
+def _open_proposal(ctx: Ctx, tables: GovernanceTables, proposal: bytes) -> ProposalRow:
+    row = present(tables.proposals.get(proposal), GovernanceCode.PROPOSAL_NOT_FOUND)
+    require(row.standing is Standing.OPEN and ctx.time_s < row.closes_s, GovernanceCode.PROPOSAL_CLOSED)
+    return row
+
+
+def _count(ctx: Ctx, tables: GovernanceTables, powers: Powers, msg: Vote, row: ProposalRow) -> None:
+    voter = ctx.party.organisation
+    voted = replace(row, ayes=(*row.ayes, voter)) if msg.aye else replace(row, noes=(*row.noes, voter))
+    _settle(ctx, tables, powers, msg.proposal, voted)
+
+
+def _settle(ctx: Ctx, tables: GovernanceTables, powers: Powers, proposal: bytes, row: ProposalRow) -> None:
     """Count only the votes of organisations that are still members."""
-    members = [organisation for organisation, _ in membership.live_members()]
+    members = [organisation for organisation, _ in powers.membership.live_members()]
     quorum = tables.quorum_table.get(0) or Quorum()
     standing = outcome(
         ayes=sum(1 for one in members if one in row.ayes),
@@ -320,28 +424,50 @@ def _settle(ctx: Ctx, tables: GovernanceTables, membership: Membership, proposal
     )
     tables.proposals.put(proposal, row=replace(row, standing=standing))
     if standing is Standing.PASSED:
-        _carry_out(ctx, membership, row.change)
+        _carry_out(ctx, powers, row.change)
     if standing is not Standing.OPEN:
         ctx.emit(Closed(proposal=proposal, passed=standing is Standing.PASSED))
 
 
-def _carry_out(ctx: Ctx, membership: Membership, change: Change) -> None:
-    if isinstance(change, AdmitMember):
-        membership.admit(ctx, change.new)
-    elif isinstance(change, RemoveMember):
-        membership.remove(ctx, change.member)
-    else:
-        membership.certify_registrar(change.member, registrar=change.registrar)
+def _carry_out(ctx: Ctx, powers: Powers, change: Change) -> None:
+    """Do what was voted for. Each contract checks once more, because much may have happened since the proposal."""
+    membership, validators = powers.membership, powers.validators
+    match change:
+        case AdmitMember(new=new):
+            membership.admit(ctx, new)
+        case RemoveMember(member=member):
+            validators.vacate(ctx, member)
+            membership.remove(ctx, member)
+        case CertifyRegistrar(member=member, registrar=registrar):
+            membership.certify_registrar(member, registrar=registrar)
+        case SeatValidator(member=member, seated=seated):
+            require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
+            validators.seat(ctx, member, seated=seated)
+        case SetRotation(every_blocks=every_blocks, active=active):
+            validators.rotate(ctx, every_blocks=every_blocks, active=active)
+        case Upgrade(contract=contract, version=version, height=height):
+            powers.upgrades.schedule(ctx, contract=contract, version=version, height=height)
 
 
-def _require_target(ctx: Ctx, membership: Membership, change: Change) -> None:
-    """Refuse what could not be carried out, or would stop the network: its blocks come from producers alone."""
-    if isinstance(change, AdmitMember):
-        membership.require_admissible(change.new, ctx.time_s)
-        return
-    require(membership.is_member(change.member), GovernanceCode.TARGET_UNKNOWN)
-    stays = isinstance(change, RemoveMember) and membership.is_producer(change.member)
-    require(not stays, GovernanceCode.PRODUCER_STAYS)
+def _require_possible(ctx: Ctx, powers: Powers, change: Change) -> None:
+    """Refuse what could not be carried out now, or would stop the network: somebody has to make its blocks."""
+    membership, validators = powers.membership, powers.validators
+    match change:
+        case AdmitMember(new=new):
+            membership.require_admissible(new, ctx.time_s)
+        case RemoveMember(member=member):
+            require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
+            require(not membership.is_producer(member), GovernanceCode.PRODUCER_STAYS)
+            validators.require_dispensable(member)
+        case CertifyRegistrar(member=member):
+            require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
+        case SeatValidator(member=member, seated=seated):
+            require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
+            validators.require_seat(member, seated=seated)
+        case SetRotation(every_blocks=every_blocks, active=active):
+            validators.require_rotation(every_blocks=every_blocks, active=active)
+        case Upgrade(contract=contract, version=version, height=height):
+            powers.upgrades.require_possible(ctx, contract=contract, version=version, height=height)
 
 
 def _pair(one: bytes, other: bytes) -> tuple[bytes, bytes]:

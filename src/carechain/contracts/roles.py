@@ -71,6 +71,13 @@ _STAFF_QUERIES: Final = (
     "records.history",
     "records.timeline",
 )
+_CONSORTIUM_QUERIES: Final = (
+    "governance.agreements",
+    "governance.proposals",
+    "governance.versions",
+    "sanctions.list",
+    "validators.list",
+)
 _HOSPITAL: Final = OrganisationKind.HOSPITAL
 _INSURER: Final = OrganisationKind.INSURER
 _GOVERNMENT: Final = OrganisationKind.GOVERNMENT
@@ -102,7 +109,7 @@ ROLES: Final[dict[Role, Rights]] = {
     ),
     Role.REGULATOR: Rights(
         messages=("access.request", "access.revoke_ticket"),
-        queries=(*_STAFF_QUERIES, "access.log", "access.log_head", "governance.agreements", "governance.proposals"),
+        queries=(*_STAFF_QUERIES, *_CONSORTIUM_QUERIES, "access.log", "access.log_head"),
         kinds=(_GOVERNMENT,),
     ),
     Role.RESEARCHER: Rights(
@@ -128,22 +135,25 @@ ROLES: Final[dict[Role, Rights]] = {
             "membership.replace_authority",
             "membership.set_lapse",
             "relationships.bind",
+            "validators.announce_key",
+            "validators.register_node",
+            "validators.retire_node",
         ),
         queries=(
             *_STAFF_QUERIES,
+            *_CONSORTIUM_QUERIES,
             "access.log",
             "access.log_head",
-            "governance.agreements",
-            "governance.proposals",
             "membership.staff",
             "relationships.patients",
             "relationships.relation",
+            "validators.nodes",
         ),
         kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
     ),
     Role.CONSORTIUM_ADMIN: Rights(
-        messages=("governance.propose", "governance.vote"),
-        queries=("governance.agreements", "governance.proposals", "membership.member", "membership.members"),
+        messages=("governance.propose", "governance.vote", "governance.withdraw_proposal"),
+        queries=(*_CONSORTIUM_QUERIES, "membership.member", "membership.members"),
         kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
     ),
     Role.REGISTRAR: Rights(

@@ -18,8 +18,11 @@ ACCESS_REQUESTS_PER_TX: Final = 8
 TX_LIFETIME_S: Final = 600
 REPLAY_BUCKET_S: Final = 60
 CHAIN_ID_CHARS: Final = 48
+CONSORTIUM_ID_BYTES: Final = 50
+"""The engine takes no longer name."""
 BLOCK_TXS: Final = 20_000
 BLOCK_SIZE_BYTES: Final = 16 * 1024 * 1024
+EVIDENCE_PER_BLOCK: Final = 64
 
 CERTIFICATE_SIZE_BYTES: Final = 4096
 MEMBERS: Final = 1024
@@ -58,6 +61,11 @@ RELEASE_DIGESTS: Final = 256
 PROPOSAL_LIFETIME_S: Final = 30 * DAY_S
 OPEN_PROPOSALS: Final = 256
 AGREEMENT_LIFETIME_S: Final = 10 * 366 * DAY_S
+UPGRADE_NOTICE_BLOCKS: Final = 10
+"""How far ahead an upgrade's height lies when it is proposed and when it is voted in."""
+NODES_PER_ORGANISATION: Final = 16
+CONSENSUS_KEYS_PER_ORGANISATION: Final = 4096
+"""In an organisation's whole life: their addresses are never forgotten, so that old evidence still names somebody."""
 
 STATE_KEY_BYTES: Final = 160
 STATE_VALUE_BYTES: Final = 64 * 1024
@@ -111,6 +119,34 @@ NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
 LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
 """For lower branches and leaves: enough for what the patients of a day are looked at again and again."""
 VALUE_CACHE_BYTES: Final = 12 * 1024 * 1024
+ABCI_FRAME_BYTES: Final = 64 * 1024 * 1024
+"""More than the largest block, or snapshot chunk, with everything around it."""
+SNAPSHOT_CHUNK_BYTES: Final = 2 * 1024 * 1024
+"""Part of the snapshot's format: every node must cut its state into the same pieces."""
+SNAPSHOT_CHUNKS: Final = 100_000
+"""The engine advertises no snapshot with more."""
+SNAPSHOT_METADATA_BYTES: Final = 4_000_000
+"""The engine's messages about a snapshot hold no more."""
+SNAPSHOTS_KEPT: Final = 16
+SNAPSHOT_SLICE_ENTRIES: Final = 1_000
+"""How many entries are read for a snapshot between other work: a few milliseconds."""
+MEMPOOL_TXS: Final = 5_000
+MEMPOOL_BYTES: Final = 64 * 1024 * 1024
+PROPOSAL_BYTES: Final = 4 * 1024 * 1024
+"""What the engine lets a block of several organisations hold, headers and votes included."""
+ARCHIVE_CHUNK_BYTES: Final = 64 * 1024
+ARCHIVE_ENTRY_BYTES: Final = 16 * 1024
+"""The description of a backup, or the name and size of one of its files."""
+ARCHIVE_PATH_CHARS: Final = 1024
+BACKUP_FILES: Final = 100_000
+RELAYS_AT_ONCE: Final = 64
+RELAYS_PER_GATEKEEPER: Final = 8
+"""A gatekeeper that hangs may keep so many of the hub's places, and the others stay within reach."""
+RELAY_CONNECT_S: Final = 5
+RELAY_SILENCE_S: Final = 30
+"""How long a gatekeeper may send nothing."""
+RELAY_S: Final = 300
+"""How long a relayed answer may take in all, from the first byte asked to the last byte taken."""
 WALLET_RELATIONS: Final = 512
 WALLET_RECOVERY_GAP: Final = 4
 """How many unused counters in a row end the search at one organisation."""
@@ -121,3 +157,22 @@ SCRYPT_MAX_N: Final = 1 << 18
 SCRYPT_MAX_R: Final = 8
 SCRYPT_MAX_P: Final = 4
 FULL_URL_CHARS: Final = 1024
+LIGHT_VALIDATORS: Final = MEMBERS
+LIGHT_BLOCK_BYTES: Final = 256 * 1024
+"""A header with the votes of as many validators takes less."""
+LIGHT_JSON_BYTES: Final = 1024 * 1024
+"""The same as the engine's own answers write it."""
+LIGHT_BLOCKS: Final = 4096
+"""How many blocks a light client fetches at most on its way to one height."""
+LIGHT_FETCHES: Final = 16
+"""How many light blocks a node asks its engine for at once."""
+LIGHT_CACHE_BYTES: Final = 4 * 1024 * 1024
+"""Light blocks that a node keeps at hand."""
+LIGHT_KNOWN: Final = 64
+"""Believed headers that a light client keeps at hand."""
+LIGHT_FRESH_S: Final = 2 * STALE_BLOCK_S
+"""The age at which the newest block shown is one that stands still, or behind which others are withheld."""
+LIGHT_SETTLE_S: Final = 4 * HEARTBEAT_S
+"""How long a light client waits for the block above: a network without work makes one every beat."""
+TRUSTING_PERIOD_S: Final = 14 * DAY_S
+"""How long after a block its validators are believed to be unable to agree on another one."""

@@ -15,6 +15,12 @@ a hundred numbers, so a bare integer in a receipt names the contract and the che
  9xx   gatekeeper
 10xx   charts
 11xx   wallet and client
+12xx   sealing and sessions
+13xx   node
+14xx   command line
+15xx   upgrades
+16xx   validators
+17xx   backups and relay
 =====  =============
 """
 

@@ -108,6 +108,22 @@ class Power(IntFlag):
     RULES = 32
 
 
+class Contract(IntEnum):
+    """The contracts as upgrades name them (LED-11): the word before the dot in a message's name."""
+
+    MEMBERSHIP = 1
+    RELATIONSHIPS = 2
+    CONSENT = 3
+    RECORDS = 4
+    ACCESS = 5
+    GOVERNANCE = 6
+    VALIDATORS = 7
+    SANCTIONS = 8
+
+
+FOUNDING_CONTRACTS = 8
+"""Contracts up to this number are in force from the genesis on; a later one begins with a vote, at version 1."""
+
 ALL_PURPOSES = (1 << len(Purpose)) - 1
 ALL_CATEGORIES = (1 << len(Category)) - 1
 ALL_ROLES = (1 << len(Role)) - 1

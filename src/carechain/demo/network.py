@@ -1,10 +1,12 @@
 """The demonstration's network: two hospitals, two insurers, two government bodies, and one ledger between them.
 
 Everything runs in one process, but nothing is shared that would not be shared in life: each organisation has its own
-folder, keys, database and gatekeeper on its own socket. The first government body makes the blocks.
+folder, keys, database and gatekeeper on its own socket. The first government body makes the blocks; or four of the six
+agree on them, each with a node and a consensus engine of its own, and every gatekeeper believes its own replica alone.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ from carechain.chain.genesis import Genesis
 from carechain.chain.queries import Answer, View, ask
 from carechain.chain.receipts import OK, code_named
 from carechain.chain.tx import build
+from carechain.chain.versions import LATEST
+from carechain.contracts.validators import FounderNode, FounderSeat
 from carechain.core.crypto import SigningKey
 from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
 from carechain.core.message import Event, Message
@@ -25,15 +29,21 @@ from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import OrganisationKind, Role
 from carechain.demo.drawn import Drawn
 from carechain.demo.organisation import Organisation, Plan, Post
+from carechain.engine.cometbft import config
+from carechain.engine.cometbft.binary import find_cometbft
 from carechain.engine.embedded import BatchPolicy
 from carechain.gatekeeper.listen import Listener
+from carechain.node.consortium import ENTROPY_BYTES, ConsortiumService, Place, prepare
 from carechain.node.http import Api
+from carechain.node.ledger import LedgerNode
 from carechain.node.service import NodeService, Submitted
 
 CHAIN_ID: Final = "carechain-demo"
 GENESIS_FILE: Final = "genesis.json"
 BATCH: Final = BatchPolicy(timeout_s=0.005)
 _VALID_S: Final = TX_LIFETIME_S // 2
+_FIRST_BLOCK_S: Final = 60.0
+_LOOPBACK: Final = "127.0.0.1"
 
 HARBOUR: Final = "harbour-hospital"
 RIVERTOWN: Final = "rivertown-hospital"
@@ -41,6 +51,9 @@ MEADOW: Final = "meadow-mutual"
 KANGNING: Final = "kangning-insurance"
 MINISTRY: Final = "health-ministry"
 INSTITUTE: Final = "public-health-institute"
+
+VALIDATORS: Final = (MINISTRY, HARBOUR, RIVERTOWN, MEADOW)
+"""Who agrees on blocks in the story told with four nodes."""
 
 PLANS: Final = (
     Plan(
@@ -113,37 +126,72 @@ class Done(Struct, frozen=True):
     events: tuple[Event, ...]
 
 
-class Network:
-    """The six organisations and the ledger; also each gatekeeper's way of reading it."""
+class Replica:
+    """An organisation's own node as its gatekeeper uses it; organisations without a node use the ministry's."""
 
-    def __init__(self, *, home: Path, seed: int, genesis: Genesis, members: dict[str, Organisation]) -> None:
+    def __init__(self, network: "Network", handle: str) -> None:
+        self._network = network
+        self._handle = handle
+
+    @property
+    def chain_id(self) -> str:
+        """The network's name."""
+        return self._network.chain_id
+
+    def view(self) -> View:
+        """The state as this organisation's own node has it."""
+        return self._network.node_of(self._handle).view()
+
+    async def submit(self, raw: bytes) -> Submitted:
+        """Order a transaction through this organisation's own node."""
+        return await self._network.submit(raw, through=self._handle)
+
+
+class Network:
+    """The six organisations, and the ledger of one of them or of four together."""
+
+    def __init__(
+        self, *, home: Path, seed: int, genesis: Genesis, members: dict[str, Organisation], places: dict[str, Place]
+    ) -> None:
         self.home = home
         self.genesis = genesis
         self.members = members
         self._entropy = Drawn(seed, "transactions")
-        self._service = self._open()
+        self._places = places
+        self._nodes: dict[str, LedgerNode] = {}
         self._api: Listener | None = None
-        self._running = False
 
     @classmethod
-    async def found(cls, home: Path, *, seed: int) -> "Network":
-        """Make the six homes below ``home``, start the ledger, enrol the staff, open the doors."""
+    async def found(cls, home: Path, *, seed: int, consortium: bool = False) -> "Network":
+        """Make the six homes below ``home``, start the ledger, enrol the staff, open the doors.
+
+        With ``consortium`` four organisations agree on the blocks; raises ``EngineMissing`` where that cannot be.
+        """
         now_s = wall_s()
         members = {plan.handle: Organisation.found(plan, home / plan.handle, seed=seed, now_s=now_s) for plan in PLANS}
+        seats = {handle: Seat.of(members[handle], seed) for handle in VALIDATORS} if consortium else {}
         genesis = Genesis(
             chain_id=CHAIN_ID,
             time_s=now_s,
             members=tuple(one.as_new() for one in members.values()),
-            producers=(members[MINISTRY].id,),
+            producers=() if consortium else (members[MINISTRY].id,),
+            validators=tuple(FounderSeat(members[one].id, seat.consensus_key) for one, seat in seats.items()),
+            nodes=tuple(FounderNode(members[one].id, bytes.fromhex(seat.node_id)) for one, seat in seats.items()),
+            versions=LATEST,
         )
         for one in members.values():
             (one.home / GENESIS_FILE).write_bytes(founding.write(genesis))
-        network = cls(home=home, seed=seed, genesis=genesis, members=members)
-        await network.start()
-        for one in members.values():
-            for post in one.plan.staff:
-                await network.send(one.member, one.employ(post, chain_id=network.chain_id, now_s=now_s))
-            await one.open_door(network, clock=wall_s)
+        places = places_of(seats) if consortium else {}
+        network = cls(home=home, seed=seed, genesis=genesis, members=members, places=places)
+        try:
+            await network.start()
+            for handle, one in members.items():
+                for post in one.plan.staff:
+                    await network.send(one.member, one.employ(post, chain_id=network.chain_id, now_s=now_s))
+                await one.open_door(Replica(network, handle), clock=wall_s)
+        except BaseException:
+            await network.close()
+            raise
         return network
 
     def __getitem__(self, handle: str) -> Organisation:
@@ -151,29 +199,37 @@ class Network:
 
     # --- running ------------------------------------------------------------------------------------------
 
-    def _open(self) -> NodeService:
-        producer = self.members[MINISTRY]
-        return NodeService.open(producer.home, self.genesis, producer.member.signing, policy=BATCH)
-
     async def start(self) -> None:
         """Make blocks, and answer clients at :attr:`url`."""
-        if self._running:
+        if self._nodes:
             return
-        if not self._service.is_live and self._api is not None:
-            self._service = self._open()
-        await self._service.start()
-        self._api = Listener(Api(self._service))
+        if self._places:
+            await self._start_consortium()
+        else:
+            producer = self.members[MINISTRY]
+            node = NodeService.open(producer.home, self.genesis, producer.member.signing, policy=BATCH)
+            self._nodes[MINISTRY] = node
+            await node.start()
+        self._api = Listener(Api(self._node))
         await self._api.start()
-        self._running = True
+
+    async def _start_consortium(self) -> None:
+        for handle, place in self._places.items():
+            one = self.members[handle]
+            node = ConsortiumService.open(one.home, self.genesis, one.member.signing, place)
+            self._nodes[handle] = node
+            await node.start()
+        for started in self._nodes.values():
+            async with asyncio.timeout(_FIRST_BLOCK_S):
+                await started.reached(started.height + 1)
 
     async def stop_ledger(self) -> None:
-        """Stop making blocks and let go of the ledger's files; :meth:`start` goes on from there."""
-        if not self._running:
-            return
-        self._running = False
+        """Stop making blocks and let go of the ledgers' files; :meth:`start` goes on from there."""
         if self._api is not None:
             await self._api.stop()
-        await self._service.drain()
+            self._api = None
+        nodes, self._nodes = self._nodes, {}
+        await asyncio.gather(*(one.drain() for one in nodes.values()))
 
     async def close(self) -> None:
         """Shut every door, then the ledger."""
@@ -186,6 +242,26 @@ class Network:
         return {"node": self.url, **doors}
 
     # --- the ledger, for gatekeepers and everyone else -----------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        """How the blocks come about."""
+        return "cometbft" if self._places else "embedded"
+
+    @property
+    def keepers(self) -> tuple[str, ...]:
+        """The organisations that have a node."""
+        return tuple(self._places) or (MINISTRY,)
+
+    def node_of(self, handle: str) -> LedgerNode:
+        """The organisation's own node, or the ministry's for those that run none."""
+        if not self._nodes:
+            raise RuntimeError("no node was started")
+        return self._nodes.get(handle) or self._nodes[MINISTRY]
+
+    @property
+    def _node(self) -> LedgerNode:
+        return self.node_of(MINISTRY)
 
     @property
     def url(self) -> str:
@@ -202,20 +278,28 @@ class Network:
     @property
     def height(self) -> int:
         """The last block's height."""
-        return self._service.height
+        return self._node.height
 
     @property
     def app_hash(self) -> bytes:
         """The root of the committed state."""
-        return self._service.app_hash
+        return self._node.app_hash
 
     def view(self) -> View:
         """The committed state at the latest height."""
-        return self._service.view()
+        return self._node.view()
 
-    async def submit(self, raw: bytes) -> Submitted:
-        """Order a signed transaction; raises ``Rejected`` when it is not admitted."""
-        return await self._service.submit(raw)
+    async def submit(self, raw: bytes, *, through: str = MINISTRY) -> Submitted:
+        """Order a signed transaction; raises ``Rejected`` when it is not admitted.
+
+        Returns when every node has it, so that the story can go on anywhere.
+        """
+        submitted = await self.node_of(through).submit(raw)
+        await self._everywhere(submitted.height)
+        return submitted
+
+    async def _everywhere(self, height: int) -> None:
+        await asyncio.gather(*(one.reached(height) for one in self._nodes.values()))
 
     def sign(self, who: Signer, *messages: Message) -> bytes:
         """A signed transaction, valid for five minutes of block time."""
@@ -224,7 +308,7 @@ class Network:
             sender=who.id,
             chain_id=self.chain_id,
             nonce=self._entropy(NONCE_SIZE),
-            valid_until_s=self._service.time_s + _VALID_S,
+            valid_until_s=self._node.time_s + _VALID_S,
             messages=messages,
         )
 
@@ -234,12 +318,13 @@ class Network:
 
     async def send_all(self, raws: Sequence[bytes]) -> list[Done]:
         """Order many at once; raises ``Rejected`` with the first refusal."""
-        outcomes = await self._service.submit_many(raws)
+        outcomes = await self._node.submit_many(raws)
+        await self._everywhere(self.height)
         return [done(outcome) for outcome in outcomes]
 
     def ask(self, who: Signer, name: str, args: Any) -> Answer:  # noqa: ANN401 - any query's
         """Ask the ledger as ``who``: local, needs no block, passes the three checks (CON-3)."""
-        asker = self._service.asker(who.id)
+        asker = self._node.asker(who.id)
         if asker is None:
             raise LookupError("the ledger does not know who asks")
         return ask(self.view(), asker, name, args)
@@ -253,6 +338,38 @@ class Network:
             if answer.after is None:
                 return rows
             args = replace(args, after=answer.after[0])
+
+
+class Seat(Struct, frozen=True):
+    """An organisation's part in agreeing on blocks: its consensus key and its node's id and port."""
+
+    consensus_key: bytes
+    node_id: str
+    port: int
+
+    @staticmethod
+    def of(organisation: Organisation, seed: int) -> "Seat":
+        """Make the keys of an organisation's engine in its home."""
+        folder = organisation.home / config.FOLDER
+        prepare(folder, Drawn(seed, f"engine of {organisation.plan.handle}")(ENTROPY_BYTES))
+        key = config.read_key(folder / config.VALIDATOR_KEY).public_key
+        with socket.create_server((_LOOPBACK, 0)) as free:
+            return Seat(key, config.node_id(folder), free.getsockname()[1])
+
+
+def places_of(seats: dict[str, Seat]) -> dict[str, Place]:
+    """Where each organisation's node stands: all on this machine, each knowing the others."""
+    program = find_cometbft()
+    peers = {handle: f"{one.node_id}@{_LOOPBACK}:{one.port}" for handle, one in seats.items()}
+    return {
+        handle: Place(
+            program=program,
+            p2p=f"{_LOOPBACK}:{one.port}",
+            peers=tuple(peer for other, peer in peers.items() if other != handle),
+            same_host=True,
+        )
+        for handle, one in seats.items()
+    }
 
 
 def done(outcome: Submitted | Rejected) -> Done:

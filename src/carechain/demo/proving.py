@@ -11,39 +11,38 @@ from carechain.chain.questions import LogLine, OfPseudonym
 from carechain.chain.receipts import code_named
 from carechain.contracts.access import EntryKind
 from carechain.demo.network import MINISTRY
+from carechain.demo.organisation import Organisation
 from carechain.demo.step import Notes
 from carechain.demo.story import Story
 from carechain.engine.verify import Verdict, verify_chain
 from carechain.sdk.answers import QueryAnswer
 from carechain.sdk.client import Client
-from carechain.sdk.proofs import Network, NotProven
-from carechain.sdk.verify_log import verify_log
+from carechain.sdk.light.proofs import Settled
+from carechain.sdk.proofs import Network, NotProven, Trust
+from carechain.sdk.verify_log import CompleteLog, verify_log
 
 LEDGER: Final = "ledger"
 BLOCKS: Final = "blocks.log"
 
 
 async def log(story: Story, notes: Notes) -> None:
-    """What was served is reported; the patient reads the log from a node and checks it against a signed header."""
+    """What was served is reported; the patient reads the log from a node and checks it by signed headers."""
     hero = story.hero.pseudonym
     reporter = story.a.reporter
     reported = 0 if reporter is None else await reporter.report()
-    async with Client(story.network.url, hero, genesis=story.network.genesis) as client:
-        shown = await client.access_log(hero.id)
-        head = await client.query("access.log_head", OfPseudonym(hero.id), prove=True)
+    shown, head, why = await _read(story)
     lines = list(shown.lines)
     released = [one.line for one in lines if one.line.kind is EntryKind.RELEASE]
     tickets = {one.line.ticket for one in lines}
     audited = sum(len(one.read.records) for one in story.audited() if one.read.ticket in tickets and not one.read.code)
-    network = Network.of(story.network.genesis)
     notes.text = (
         f"The patient's log has {len(lines)} lines. Their running hash stands in the state under block {shown.height}, "
-        "signed by the block producer: not a line is missing, altered or added."
+        f"signed by {_signers(why)}: not a line is missing, altered or added."
     )
     notes.claim("The log is proven complete.", holds=shown.pseudonym == hero.id and bool(lines))
-    notes.claim("A log without its last line is not.", holds=_disproven(hero.id, lines[:-1], head, network))
+    notes.claim("A log without its last line is not.", holds=_disproven(hero.id, lines[:-1], head, why))
     notes.claim(
-        "Nor one with a line in the middle left out.", holds=_disproven(hero.id, lines[:1] + lines[2:], head, network)
+        "Nor one with a line in the middle left out.", holds=_disproven(hero.id, lines[:1] + lines[2:], head, why)
     )
     notes.claim(
         "Every record that was released is counted in it.",
@@ -57,21 +56,44 @@ async def log(story: Story, notes: Notes) -> None:
     notes.lines = [_told(story, one) for one in lines]
 
 
+async def _read(story: Story) -> tuple[CompleteLog, QueryAnswer, Trust]:
+    """The patient's log as a node shows it, its proof, and why the state under it is believed."""
+    network, hero = story.network, story.hero.pseudonym
+    server = network[MINISTRY].id
+    async with Client(network.url, hero, genesis=network.genesis, server=server) as client:
+        shown = await client.access_log(hero.id)
+        head = await client.query("access.log_head", OfPseudonym(hero.id), prove=True)
+        if network.genesis.producers:
+            return shown, head, Network.of(network.genesis)
+        return shown, *await client.light.believe(head)
+
+
+def _signers(why: Trust) -> str:
+    if not isinstance(why, Settled):
+        return "the block producer"
+    block = why.above.block
+    voted = sum(one is not None for one in block.commit.signatures)
+    return f"{voted} of {len(block.validators)} validators, whichever node shows it"
+
+
 async def verify(story: Story, notes: Notes) -> None:
     """Re-hash and re-execute the whole chain from its genesis, then show that one flipped bit would be found."""
     network = story.network
     height, app_hash = network.height, network.app_hash
     await network.stop_ledger()
-    home = network[MINISTRY].home
-    verdict = await asyncio.to_thread(verify_chain, home, network.genesis)
-    spoilt = await asyncio.to_thread(_verdict_on_a_spoilt_copy, story, home)
+    verdicts = [
+        await asyncio.to_thread(verify_chain, one.home, network.genesis, keeper=one.id)
+        for one in map(network.__getitem__, network.keepers)
+    ]
+    verdict = verdicts[0]
+    spoilt = await asyncio.to_thread(_verdict_on_a_spoilt_copy, story, network[MINISTRY])
     bad = spoilt.first_bad
     notes.text = (
         f"All {verdict.height} blocks are hashed, checked and executed again from the genesis, signatures included. "
-        "They give the state the node has."
+        f"They give the state that {'the node has' if len(verdicts) == 1 else 'all nodes have'}."
     )
-    notes.claim("The chain is good.", holds=verdict.ok and verdict.height == height)
-    notes.claim("It leads to the same state.", holds=verdict.app_hash == app_hash)
+    notes.claim("The chain is good.", holds=all(one.ok and one.height >= height for one in verdicts))
+    notes.claim("It leads to the same state.", holds=all(one.app_hash == app_hash for one in verdicts))
     notes.claim(
         "With one bit flipped in a copy, the first wrong block is named.",
         holds=not spoilt.ok and bad is not None and 0 < bad.height <= height,
@@ -83,23 +105,23 @@ async def verify(story: Story, notes: Notes) -> None:
     }
 
 
-def _disproven(pseudonym: bytes, lines: list[LogLine], head: QueryAnswer, network: Network) -> bool:
+def _disproven(pseudonym: bytes, lines: list[LogLine], head: QueryAnswer, why: Trust) -> bool:
     try:
-        verify_log(pseudonym, lines, head, network)
+        verify_log(pseudonym, lines, head, why)
     except NotProven:
         return True
     return False
 
 
-def _verdict_on_a_spoilt_copy(story: Story, home: Path) -> Verdict:
+def _verdict_on_a_spoilt_copy(story: Story, keeper: Organisation) -> Verdict:
     with TemporaryDirectory(prefix="carechain-spoilt-") as scratch:
         copy = Path(scratch)
-        shutil.copytree(home / LEDGER, copy / LEDGER)
+        shutil.copytree(keeper.home / LEDGER, copy / LEDGER)
         blocks = copy / LEDGER / BLOCKS
         data = bytearray(blocks.read_bytes())
         data[len(data) // 2] ^= 1
         blocks.write_bytes(data)
-        return verify_chain(copy, story.network.genesis)
+        return verify_chain(copy, story.network.genesis, keeper=keeper.id)
 
 
 def _told(story: Story, one: LogLine) -> str:

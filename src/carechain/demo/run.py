@@ -78,15 +78,16 @@ def run_demo(
     seed: int = 1,
     progress: Report | None = None,
     on_step: Callable[[Step], None] | None = None,
-    serve: bool = False,
     on_serving: Callable[[Summary, Addresses], None] | None = None,
     home: Path | None = None,
+    consortium: bool = False,
 ) -> Summary:
     """Tell the whole story and return what held; blocks until it is over.
 
     ``bundles`` is a folder with anyone's FHIR R4 bundles instead of synthetic patients. ``home`` keeps the six
-    organisations' folders (it must be empty or new); without it they are thrown away at the end. With ``serve`` node
-    and gatekeepers go on answering after the story until SIGINT or SIGTERM; ``on_serving`` is told where.
+    organisations' folders (it must be empty or new); without it they are thrown away at the end. With ``on_serving``
+    node and gatekeepers go on answering after the story until SIGINT or SIGTERM, and it is told where. With
+    ``consortium`` four nodes agree on every block; raises ``EngineMissing`` where there is no engine for that.
 
     A failing step ends the story: the summary is then not ``ok`` and the step's ``failure`` or claims say why. Raises
     :class:`NoPatients`, ``ValueError`` for an impossible number of patients, and ``OSError`` (``FileExistsError`` for a
@@ -102,10 +103,10 @@ def run_demo(
             intake = folder_intake(bundles, seed=seed, chain_id=CHAIN_ID)
         stack.enter_context(_log_to(place / LOG_FILE))
         watcher = Watcher(progress=progress or _ignore, step=on_step or _ignore, serving=on_serving or _ignore)
-        return asyncio.run(_run(place, seed, intake, watcher, serve=serve))
+        return asyncio.run(_run(place, seed, intake, watcher, serve=on_serving is not None, consortium=consortium))
 
 
-async def _run(home: Path, seed: int, intake: Intake, watcher: Watcher, *, serve: bool) -> Summary:
+async def _run(home: Path, seed: int, intake: Intake, watcher: Watcher, *, serve: bool, consortium: bool) -> Summary:
     total = 1 + len(STEPS) + _PATIENT_STEPS * len(intake.patients)
     done = 0
 
@@ -116,7 +117,7 @@ async def _run(home: Path, seed: int, intake: Intake, watcher: Watcher, *, serve
 
     began_s = time.perf_counter()
     advance("founding")
-    network = await Network.found(home, seed=seed)
+    network = await Network.found(home, seed=seed, consortium=consortium)
     story = Story(network=network, intake=intake, advance=advance)
     try:
         steps: list[Step] = []
@@ -163,7 +164,8 @@ def _summary(story: Story, steps: list[Step], seconds: float) -> Summary:
     network = story.network
     shape: dict[str, Any] = {
         "chain_id": network.chain_id,
-        "engine": "embedded",
+        "engine": network.engine,
+        "nodes": len(network.keepers),
         "organisations": [
             {"name": one.plan.name, "kind": one.plan.kind.name.lower(), "party": one.id.hex()}
             for one in network.members.values()

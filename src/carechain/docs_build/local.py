@@ -143,7 +143,9 @@ def _positional(parameter: Any) -> str:
 
 def _parameter_row(parameter: Any) -> tuple[str, str, str]:
     names = [*parameter.opts, *parameter.secondary_opts] if _is_option(parameter) else [_positional(parameter)]
-    variable = f" (environment: `{parameter.envvar}`)" if parameter.envvar else ""
+    given = parameter.envvar or ()
+    named = [given] if isinstance(given, str) else given
+    variable = f" (environment: {', '.join(map(code, named))})" if named else ""
     flag = getattr(parameter, "is_flag", False)
     if parameter.required:
         default = "required"

@@ -1,9 +1,11 @@
 """The block log: every block as it was acknowledged, append-only and checksummed. All else is derived from it.
 
 **Layout.** The file begins with a label (what it is, format version, genesis hash, checksum). Then one record
-per height from 1 on: a head of fixed size with height, payload length, the payload's checksum and a checksum over
-the head itself, followed by the payload: sealed header, transactions, receipts. Checksums are truncated SHA-256. They
-are not chained: they are there for the disk's errors, and against people the headers are chained and signed.
+per height from 1 on, or from the one after its *base* (:mod:`carechain.engine.base`) where the ledger took over a
+snapshot; such a label has version 2 and the digest of genesis and base instead. A record is a head of fixed size with
+height, payload length, the payload's checksum and a checksum over the head itself, followed by the payload: sealed
+header, transactions, receipts. Checksums are truncated SHA-256. They are not chained: they are there for the disk's
+errors, and against people the headers are chained and signed.
 
 **Torn or corrupt.** A record is written whole, synced, and only then acknowledged; the next record is written
 after that. So whatever a crash cut short is the last record, and it was never acknowledged. It is *torn* exactly if
@@ -32,12 +34,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from carechain.core.codec import Malformed, decode_strict, encode
+from carechain.core.hashing import tagged
 from carechain.core.limits import BLOCK_TXS
+from carechain.engine.base import BadBase, Base, digest_of, read_base
 from carechain.engine.disk import LogFile, OsFile
 
 LOG_NAME: Final = "blocks.log"
 INDEX_NAME: Final = "blocks.index"
-LOG_VERSION: Final = 1
+LOG_VERSION: Final = 2
+"""Version 2 goes on from a base; without one a log is of version 1."""
+_FROM_THE_FIRST: Final = 1
 RECORD_BYTES: Final = 0xFFFF_FFFF
 """The largest payload a head can state; blocks are bounded far below it."""
 
@@ -85,9 +91,30 @@ _blocks = msgspec.msgpack.Decoder(StoredBlock)
 class BlockLog:
     """An open log. Single-threaded, one writer; use :meth:`open` for a folder."""
 
-    __slots__ = ("_damage", "_end", "_height", "_index", "_last", "_records", "_settled", "_writable", "torn_bytes")
+    __slots__ = (
+        "_base_height",
+        "_damage",
+        "_end",
+        "_genesis",
+        "_height",
+        "_index",
+        "_last",
+        "_records",
+        "_settled",
+        "_writable",
+        "base",
+        "torn_bytes",
+    )
 
-    def __init__(self, *, records: LogFile, index: LogFile | None, genesis: bytes, writable: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        records: LogFile,
+        index: LogFile | None,
+        genesis: bytes,
+        writable: bool = True,
+        base: Base | None = None,
+    ) -> None:
         """Check the label and the tail of ``records`` and bring ``index`` up to date.
 
         A torn record is passed over; ``torn_bytes`` says how much was torn. In a log that is not ``writable`` a damaged
@@ -97,27 +124,32 @@ class BlockLog:
         self._records = records
         self._index: LogFile = MemoryFile() if index is None else index
         self._writable = writable
-        self._height = 0
+        self._genesis = genesis
+        self.base = base
+        self._base_height = 0 if base is None else base.height
+        self._height = self._base_height
         self._end = LABEL_BYTES
         self._last = 0, LABEL_BYTES
         self._settled = False
         self._damage: CorruptHistory | None = None
         self.torn_bytes = 0
-        self._read_label(genesis)
+        self._read_label()
         if not self._resume():
-            self._walk(1, LABEL_BYTES)
+            self._walk(self._base_height + 1, LABEL_BYTES)
 
     @classmethod
     def open(cls, folder: Path, *, genesis: bytes, read_only: bool = False) -> Self:
         """The log in ``folder``, which must exist; ``genesis`` is the hash of the network's genesis."""
         records = OsFile(folder / LOG_NAME, read_only=read_only)
         try:
+            # Behind the log's lock, since a running node may change it.
+            base = _base_in(folder)
             index = None if read_only else OsFile(folder / INDEX_NAME)
         except BaseException:
             records.close()
             raise
         try:
-            return cls(records=records, index=index, genesis=genesis, writable=not read_only)
+            return cls(records=records, index=index, genesis=genesis, writable=not read_only, base=base)
         except BaseException:
             records.close()
             if index is not None:
@@ -126,8 +158,13 @@ class BlockLog:
 
     @property
     def height(self) -> int:
-        """The height of the last block; 0 when there is none."""
+        """The height of the last block; the base's when there is none, and 0 without a base."""
         return self._height
+
+    @property
+    def base_height(self) -> int:
+        """The height before the first block in the log: 0 for all blocks, more where a snapshot was taken over."""
+        return self._base_height
 
     @property
     def size_bytes(self) -> int:
@@ -170,13 +207,24 @@ class BlockLog:
         self._records.sync()
         self._settled = True
 
+    def begin_at(self, base: Base) -> None:
+        """Go on from ``base``, which is durable by now, in a log without blocks. Raises ``ValueError``, ``OSError``."""
+        if not self._writable or self._height != self._base_height:
+            raise ValueError("a log with blocks cannot go on from elsewhere")
+        self.base, self._base_height, self._height = base, base.height, base.height
+        self._index.truncate(0)
+        self._records.truncate(0)
+        self._records.write_at(0, label_of(self._genesis, base))
+        self._end, self._last, self.torn_bytes, self._settled = LABEL_BYTES, (0, LABEL_BYTES), 0, False
+        self.settle()
+
     def require(self, height: int) -> None:
         """Raise :class:`CorruptHistory` where the log ends below ``height``, up to which blocks were acknowledged."""
         if self._height < height:
             raise CorruptHistory(self._height + 1, "the log ends here, but a checkpoint reaches further")
 
     def _note(self, height: int, offset: int, size: int) -> None:
-        self._index.write_at((height - 1) * _OFFSET.size, _OFFSET.pack(offset))
+        self._index.write_at(self._place(height), _OFFSET.pack(offset))
         self._height = height
         self._end = offset + size
 
@@ -197,15 +245,22 @@ class BlockLog:
 
     def read(self, height: int) -> StoredBlock:
         """The block at ``height``. Raises ``IndexError`` if there is none, :class:`CorruptHistory` if it is damaged."""
-        if not 0 < height <= self._height:
+        if not self._base_height < height <= self._height:
             raise IndexError(height)
         offset = self._offset(height)
         length, check = self._head(height, offset)
         return self._block(height, offset, length, check)
 
-    def blocks(self, first: int = 1) -> Iterator[tuple[int, StoredBlock]]:
-        """Blocks from height ``first`` on, ascending; raises :class:`CorruptHistory` at the first damaged one."""
-        offset = LABEL_BYTES if first == 1 else self._offset(first) if first <= self._height else self._end
+    def blocks(self, first: int | None = None) -> Iterator[tuple[int, StoredBlock]]:
+        """Blocks from height ``first`` on, or all, ascending; raises :class:`CorruptHistory` at the first damaged one.
+
+        ``IndexError`` if ``first`` lies before the first block of the log.
+        """
+        begin = self._base_height + 1
+        first = begin if first is None else first
+        if first < begin:
+            raise IndexError(first)
+        offset = LABEL_BYTES if first == begin else self._offset(first) if first <= self._height else self._end
         for height in range(first, self._height + 1):
             length, check = self._head(height, offset)
             yield height, self._block(height, offset, length, check)
@@ -215,18 +270,22 @@ class BlockLog:
 
     def _offset(self, height: int) -> int:
         """Where a record begins; an index entry that points elsewhere means that the index has to be renewed."""
-        entry = self._index.read_at((height - 1) * _OFFSET.size, _OFFSET.size)
+        entry = self._index.read_at(self._place(height), _OFFSET.size)
         if len(entry) == _OFFSET.size:
             offset = int.from_bytes(entry, "big")
             if LABEL_BYTES <= offset < self._end:
                 found = read_head(self._records.read_at(offset, HEAD_BYTES))
                 if found is not None and found[0] == height:
                     return offset
-        return self._renewed_index()[height - 1]
+        return self._renewed_index()[height - 1 - self._base_height]
+
+    def _place(self, height: int) -> int:
+        """Where the offset of a record stands in the index."""
+        return (height - 1 - self._base_height) * _OFFSET.size
 
     def _renewed_index(self) -> list[int]:
         """Write the index again from the heads; nothing changes where a head is damaged."""
-        offsets = [offset for _, offset, _, _ in self._heads(1, LABEL_BYTES, self._end)]
+        offsets = [offset for _, offset, _, _ in self._heads(self._base_height + 1, LABEL_BYTES, self._end)]
         self._index.write_at(0, b"".join(map(_OFFSET.pack, offsets)))
         return offsets
 
@@ -260,40 +319,52 @@ class BlockLog:
 
     # --- opening ------------------------------------------------------------------------------------------
 
-    def _read_label(self, genesis: bytes) -> None:
-        label = label_of(genesis)
+    def _read_label(self) -> None:
+        label = label_of(self._genesis, self.base)
         found = self._records.read_at(0, LABEL_BYTES)
-        if len(found) < LABEL_BYTES:
-            # Settling syncs the label before the first record is written, so this log never held a block.
-            if not self._writable:
-                raise CorruptHistory(0, "the log has no label")
-            self._records.truncate(0)
-            self._records.write_at(0, label)
-            return
         if found == label:
             return
+        if self.base is not None and self.base.genesis != self._genesis:
+            raise WrongChain("the ledger began with a snapshot of another network")
+        short = len(found) < LABEL_BYTES
+        if short or (self.base is not None and self._records.size() == LABEL_BYTES):
+            # Settling syncs the label before the first record is written, so this log never held a block of its own.
+            if self._writable:
+                self._records.truncate(0)
+                self._records.write_at(0, label)
+            elif short and self.base is None:
+                raise CorruptHistory(0, "the log has no label")
+            return
+        raise self._wrong_label(found)
+
+    def _wrong_label(self, found: bytes) -> Exception:
         body = found[: _LABEL.size]
         magic, version, chain = _LABEL.unpack(body)
         if magic != _MAGIC or found[_LABEL.size :] != _checksum(body):
-            raise CorruptHistory(0, "the log's label fails its checksum")
+            return CorruptHistory(0, "the log's label fails its checksum")
         if version > LOG_VERSION:
-            raise LogTooNew(f"the log has version {version}, this program knows {LOG_VERSION}")
-        if chain != genesis:
-            raise WrongChain("the block log was started from another genesis")
-        raise CorruptHistory(0, f"the log has the unknown version {version}")
+            return LogTooNew(f"the log has version {version}, this program knows {LOG_VERSION}")
+        if version == LOG_VERSION:
+            return CorruptHistory(0, "the snapshot that the log goes on from is missing, or is not the one beside it")
+        if version == _FROM_THE_FIRST and chain != self._genesis:
+            return WrongChain("the block log was started from another genesis")
+        if version == _FROM_THE_FIRST:
+            return CorruptHistory(0, "the log begins with the first block, but a snapshot's base lies beside it")
+        return CorruptHistory(0, f"the log has the unknown version {version}")
 
     def _resume(self) -> bool:
         """Go on from the last block the index knows, checking the rest; False if the index is of no use."""
         known = self._index.size() // _OFFSET.size
         if not known:
             return False
-        offset = int.from_bytes(self._index.read_at((known - 1) * _OFFSET.size, _OFFSET.size), "big")
+        height = self._base_height + known
+        offset = int.from_bytes(self._index.read_at(self._place(height), _OFFSET.size), "big")
         if not LABEL_BYTES <= offset < self._records.size():
             return False
         found = read_head(self._records.read_at(offset, HEAD_BYTES))
-        if found is None or found[0] != known:
+        if found is None or found[0] != height:
             return False
-        self._walk(known, offset)
+        self._walk(height, offset)
         return True
 
     def _walk(self, height: int, offset: int) -> None:
@@ -314,7 +385,7 @@ class BlockLog:
         if last is not None:
             self._last = last[1], HEAD_BYTES + last[2]
         self.torn_bytes = size - self._end
-        self._index.truncate(self._height * _OFFSET.size)
+        self._index.truncate(self._place(self._height + 1))
 
 
 class MemoryFile:
@@ -349,9 +420,19 @@ class MemoryFile:
         """Nothing is held open."""
 
 
-def label_of(genesis: bytes) -> bytes:
-    """The first bytes of the log of the network with this genesis hash."""
-    body = _LABEL.pack(_MAGIC, LOG_VERSION, genesis)
+def _base_in(folder: Path) -> Base | None:
+    try:
+        return read_base(folder)
+    except BadBase as bad:
+        raise CorruptHistory(0, f"where the log begins cannot be read: {bad}") from None
+
+
+def label_of(genesis: bytes, base: Base | None = None) -> bytes:
+    """The first bytes of the log of the network with this genesis hash, beginning at the first block or at a base."""
+    version, origin = _FROM_THE_FIRST, genesis
+    if base is not None:
+        version, origin = LOG_VERSION, tagged("carechain/base/1", genesis, digest_of(base))
+    body = _LABEL.pack(_MAGIC, version, origin)
     return body + _checksum(body)
 
 

@@ -8,7 +8,9 @@ from itertools import accumulate
 from typing import Final, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from carechain.chain.header import Keeper
 from carechain.chain.transition import Block
 from carechain.core.crypto import SigningKey
 from carechain.core.ids import party_id
@@ -67,7 +69,7 @@ class BatchPolicy(Struct, frozen=True, kw_only=True):
 
 
 class BlockProducer(Struct, frozen=True):
-    """A member's key as the signer of blocks."""
+    """A member's key as the signer of blocks: of those it makes, or of its node's copies."""
 
     party: bytes
     key: SigningKey
@@ -76,6 +78,11 @@ class BlockProducer(Struct, frozen=True):
     def of(cls, key: SigningKey) -> Self:
         """The producer whose party id follows from its key."""
         return cls(party_id(key.suite, key.public_key), key)
+
+    @property
+    def keeper(self) -> Keeper:
+        """The key as a header names it."""
+        return Keeper(self.key.suite, self.key.public_key)
 
     def sign(self, message: bytes) -> bytes:
         """A 64-byte signature over ``message``."""
@@ -114,15 +121,4 @@ class EmbeddedEngine:
             session.finalize(Block(height=block.height, time_s=block.time_s, txs=kept))
             session.signatures.forget([raw for raw, _ in refused])
         committed = session.commit(self._producer)
-        return (
-            CommittedBlock(
-                header=committed.header,
-                signature=committed.signature,
-                txs=committed.txs,
-                receipts=committed.receipts,
-                tx_ids=committed.tx_ids,
-                refused=refused,
-            )
-            if refused
-            else committed
-        )
+        return replace(committed, refused=refused) if refused else committed

@@ -5,6 +5,8 @@ Recovery and ``verify`` share these checks.
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from carechain.chain.genesis import Genesis
 from carechain.chain.header import (
     HEADER_VERSION,
@@ -22,14 +24,28 @@ from carechain.core.ids import party_id
 from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS
 from carechain.engine.blocklog import CorruptHistory, StoredBlock
 
-ProducerKeys = dict[bytes, tuple[int, bytes]]
-"""Party id of each producer to its suite and public key, as the genesis has them."""
 
+class Sealers(Struct, frozen=True):
+    """Whose signature under a block counts: the genesis' producers (LED-3), or the one organisation that keeps it."""
 
-def producer_keys(genesis: Genesis) -> ProducerKeys:
-    """Who may sign blocks (LED-3)."""
-    founders = {party_id(new.suite, new.public_key): (new.suite, new.public_key) for new in genesis.members}
-    return {producer: founders[producer] for producer in genesis.producers if producer in founders}
+    producers: dict[bytes, tuple[int, bytes]]
+    """Party id of each producer to its suite and public key, as the genesis has them; empty in a consortium."""
+    keeper: bytes | None = None
+
+    @classmethod
+    def of(cls, genesis: Genesis, keeper: bytes | None = None) -> "Sealers":
+        """For a network, and in a consortium for the copy that the organisation ``keeper`` has."""
+        founders = {party_id(new.suite, new.public_key): (new.suite, new.public_key) for new in genesis.members}
+        known = {producer: founders[producer] for producer in genesis.producers if producer in founders}
+        return cls(known, None if known else keeper)
+
+    def key_of(self, sealed: SealedHeader) -> tuple[int, bytes] | None:
+        """Suite and public key of the signature, or None when nobody who counts claims to have made it."""
+        if sealed.keeper is None:
+            return self.producers.get(sealed.header.producer)
+        if self.keeper is None or sealed.keeper.party != self.keeper:
+            return None
+        return sealed.keeper.suite, sealed.keeper.public_key
 
 
 def read_header(height: int, stored: StoredBlock) -> SealedHeader:
@@ -60,13 +76,13 @@ def beyond_bounds(txs: Sequence[bytes]) -> bool:
     return len(txs) > BLOCK_TXS or sum(map(len, txs)) > BLOCK_SIZE_BYTES
 
 
-def check_header(sealed: SealedHeader, *, chain_id: str, previous: bytes, time_s: int, producers: ProducerKeys) -> None:
+def check_header(sealed: SealedHeader, *, chain_id: str, previous: bytes, time_s: int, sealers: Sealers) -> None:
     """Check that the header follows the block with hash ``previous`` and time ``time_s``, and who signed it.
 
     Raises :class:`CorruptHistory`. The roots are for the caller, who executes the block.
     """
     check_follows(sealed.header, previous=previous, time_s=time_s)
-    check_signed(sealed, chain_id=chain_id, producers=producers)
+    check_signed(sealed, chain_id=chain_id, sealers=sealers)
 
 
 def check_follows(header: Header, *, previous: bytes, time_s: int) -> None:
@@ -80,8 +96,8 @@ def check_follows(header: Header, *, previous: bytes, time_s: int) -> None:
         raise CorruptHistory(header.height, "block time goes back")
 
 
-def check_signed(sealed: SealedHeader, *, chain_id: str, producers: ProducerKeys) -> None:
-    """Check the header's version and chain, and that one of the chain's producers signed it.
+def check_signed(sealed: SealedHeader, *, chain_id: str, sealers: Sealers) -> None:
+    """Check the header's version and chain, and that somebody signed it whose signature counts.
 
     Raises :class:`CorruptHistory`.
     """
@@ -90,14 +106,14 @@ def check_signed(sealed: SealedHeader, *, chain_id: str, producers: ProducerKeys
         raise CorruptHistory(header.height, "the header's version is unknown")
     if header.chain_id != chain_id:
         raise CorruptHistory(header.height, "the block is of another chain")
-    key = producers.get(header.producer)
+    key = sealers.key_of(sealed)
     if key is None:
-        raise CorruptHistory(header.height, "the genesis does not name this block producer")
+        raise CorruptHistory(header.height, "nobody sealed it whose signature counts here")
     suite, public_key = key
     try:
         verify(suite=suite, public_key=public_key, signature=sealed.signature, message=signing_bytes(header))
     except BadSignature:
-        raise CorruptHistory(header.height, "the producer's signature does not hold") from None
+        raise CorruptHistory(header.height, "the signature over the header does not hold") from None
 
 
 def check_contents(header: Header, stored: StoredBlock) -> tuple[Receipt, ...]:

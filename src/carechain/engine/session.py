@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self
 from msgspec import Struct
 
 from carechain.chain.genesis import CHAIN, Genesis, apply_genesis, genesis_hash
-from carechain.chain.header import Header, SealedHeader, header_hash, receipt_root, signing_bytes, tx_root
+from carechain.chain.header import Header, Keeper, SealedHeader, header_hash, receipt_root, signing_bytes, tx_root
 from carechain.chain.receipts import FullReceipt, Receipt, describe, encode_receipt
 from carechain.chain.replay import ReplayWindow
 from carechain.chain.signatures import SignatureCache
@@ -25,8 +25,10 @@ from carechain.chain.transition import Block, Ledger, admit, apply_block
 from carechain.chain.tx import parse
 from carechain.core.codec import encode
 from carechain.core.party import Party
+from carechain.engine.base import Arrived, Base, settle_arrival, write_base
 from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock, WrongChain
-from carechain.engine.sealed import beyond_bounds, check_header, producer_keys, read_header, read_receipts
+from carechain.engine.sealed import Sealers, beyond_bounds, check_header, read_header, read_receipts
+from carechain.engine.snapshots import Capture
 from carechain.engine.txindex import TxIndex, id_of
 from carechain.engine.window import read_window
 from carechain.state.log import StoreDamaged, make_folder
@@ -46,6 +48,18 @@ Progress = Callable[[int, int], None]
 
 class IllegalOrder(RuntimeError):  # noqa: N818 - names what the caller did
     """A call out of order, a height or a time that does not follow, or a session that has ended: a caller's bug."""
+
+
+class ResyncNeeded(Exception):  # noqa: N818 - names what has to be done
+    """The state is unusable, and the blocks before the snapshot that this ledger began with are not here."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The state tree is unusable ({reason}) and cannot be made from the blocks here, because this ledger began "
+            "with a snapshot. Remove the folder ledger and everything in cometbft/data except "
+            "priv_validator_state.json, then start again: the state comes from the other nodes."
+        )
+        self.reason = reason
 
 
 class Checkpoints(Struct, frozen=True, kw_only=True):
@@ -84,12 +98,16 @@ class CommittedBlock(Struct, frozen=True, kw_only=True):
     the producer but failed admission at the block's time, with the number of the code: they are not on the ledger.
     """
 
-    header: Header
-    signature: bytes
+    sealed: SealedHeader
     txs: tuple[bytes, ...]
     receipts: tuple[Receipt, ...]
     tx_ids: tuple[bytes | None, ...]
     refused: tuple[tuple[bytes, int], ...] = ()
+
+    @property
+    def header(self) -> Header:
+        """What the block states."""
+        return self.sealed.header
 
     @property
     def height(self) -> int:
@@ -102,12 +120,12 @@ class CommittedBlock(Struct, frozen=True, kw_only=True):
         return self.header.time_s
 
 
-class Producer(Protocol):
-    """Who signs blocks: one of the genesis' producers (LED-3)."""
+class Sealer(Protocol):
+    """Who signs blocks: one of the genesis' producers (LED-3), or in a consortium the organisation of this node."""
 
     @property
-    def party(self) -> bytes:
-        """The producer's party id."""
+    def keeper(self) -> Keeper:
+        """The key that :meth:`sign` signs with."""
 
     def sign(self, message: bytes) -> bytes:
         """A 64-byte signature over ``message``."""
@@ -129,21 +147,27 @@ class Session:
         log: BlockLog,
         store: NodeStore,
         genesis: Genesis,
+        keeper: bytes | None = None,
         signatures: SignatureCache | None = None,
         checkpoints: Checkpoints | None = None,
         progress: Progress | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Take over an open log and store and resume at the last durable block.
+
+        ``folder`` is where both lie, for a ledger that may take over a snapshot. ``keeper`` is the organisation whose
+        node this is: in a consortium it seals its own copy of the blocks.
 
         Raises :class:`WrongChain`, :class:`CorruptHistory`, ``StoreDamaged`` or what the disk raises; log and store
         are the caller's to close then.
         """
         self.genesis: Final = genesis
         self.rebuilt: str | None = None
-        self._genesis_hash = genesis_hash(genesis)
-        self._producer_keys = producer_keys(genesis)
+        self.genesis_hash: Final = genesis_hash(genesis)
+        self._sealers = Sealers.of(genesis, keeper)
         self._log = log
         self._store = store
+        self._folder = folder
         self._signatures = signatures or SignatureCache()
         self._checkpoints = checkpoints or Checkpoints()
         self._replay = ReplayWindow()
@@ -162,6 +186,7 @@ class Session:
         home: Path,
         genesis: Genesis,
         *,
+        keeper: bytes | None = None,
         checkpoints: Checkpoints | None = None,
         rebuild: bool = False,
         progress: Progress | None = None,
@@ -170,24 +195,26 @@ class Session:
 
         That also happens, with a line in the log, when the tree is damaged, missing or of an older layout:
         :attr:`rebuilt` says why. Raises :class:`CorruptHistory` naming the first block that is wrong,
-        :class:`WrongChain`, ``BadGenesis``, what :class:`~carechain.state.store.NodeStore` and :class:`BlockLog` raise
-        on opening, or ``OSError``.
+        :class:`ResyncNeeded` where that cannot be done because the ledger began with a snapshot, :class:`WrongChain`,
+        ``BadGenesis``, what :class:`~carechain.state.store.NodeStore` and :class:`BlockLog` raise on opening, or
+        ``OSError``.
         """
         folder = home / LEDGER_FOLDER
         make_folder(folder)
         reason = "somebody asked for it"
         if not rebuild:
             try:
-                return cls._at(folder, genesis, checkpoints, progress)
+                return cls._at(folder, genesis, keeper, checkpoints, progress)
             except (StoreDamaged, StoreTooOld) as unusable:
                 reason = str(unusable)
-        return cls._at(folder, genesis, checkpoints, progress, reason, asked=rebuild)
+        return cls._at(folder, genesis, keeper, checkpoints, progress, reason, asked=rebuild)
 
     @classmethod
     def _at(
         cls,
         folder: Path,
         genesis: Genesis,
+        keeper: bytes | None,
         checkpoints: Checkpoints | None,
         progress: Progress | None,
         reason: str | None = None,
@@ -200,17 +227,28 @@ class Session:
         log = BlockLog.open(folder, genesis=genesis_hash(genesis))
         store = None
         try:
+            settle_arrival(folder, tree, log.base)
+            _require_blocks_for(reason, log)
             if reason is not None:
                 # What the tree knows of the log is kept until it is certain that the log is not what is damaged.
                 log.require(0 if asked else height_on_disk(tree) or 0)
                 if tree.exists():
                     rmtree(tree)
             store = NodeStore.open(tree)
-            if reason is None and log.height and not store.epoch:
+            if reason is None and (store.height < log.base_height or (log.height and not store.epoch)):
                 reason = "it is missing"
+                _require_blocks_for(reason, log)
             if reason is not None:
                 _events.warning("the state tree is rebuilt from the block log (%s)", reason)
-            session = cls(log=log, store=store, genesis=genesis, checkpoints=checkpoints, progress=progress)
+            session = cls(
+                log=log,
+                store=store,
+                genesis=genesis,
+                keeper=keeper,
+                checkpoints=checkpoints,
+                progress=progress,
+                folder=folder,
+            )
         except BaseException:
             if store is not None:
                 store.close()
@@ -231,6 +269,24 @@ class Session:
         """What this node verified already: the engine's helpers add to it."""
         return self._signatures
 
+    @property
+    def base_height(self) -> int:
+        """The height up to which blocks are not here because a snapshot was taken over; 0: all are here."""
+        return self._log.base_height
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the ledger lies on the disk; None where it was put together from open files."""
+        return self._folder
+
+    def sealed_head(self) -> SealedHeader | None:
+        """The last block's header, also where that block is the snapshot's; None before the first block."""
+        self._require_open()
+        height = self._head.height
+        if self._log.base is not None and height == self._log.base_height:
+            return self._log.base.sealed
+        return read_header(height, self._log.read(height)) if height else None
+
     def snapshot(self) -> Snapshot:
         """The committed state, for queries and proofs; it stays as it is until the second checkpoint from now."""
         self._require_open()
@@ -242,18 +298,17 @@ class Session:
         stored = self._log.read(height)
         sealed = read_header(height, stored)
         return CommittedBlock(
-            header=sealed.header,
-            signature=sealed.signature,
+            sealed=sealed,
             txs=stored.txs,
             receipts=read_receipts(height, stored),
             tx_ids=tuple(id_of(raw) for raw in stored.txs),
         )
 
     def locate(self, tx_id: bytes) -> tuple[int, int] | None:
-        """Height and index of an admitted transaction, or None."""
+        """Height and index of an admitted transaction, or None, also for one before :attr:`base_height`."""
         self._require_open()
         for height, index in self._index.candidates(tx_id):
-            txs = self._log.read(height).txs if 0 < height <= self._log.height else ()
+            txs = self._log.read(height).txs if self._log.base_height < height <= self._log.height else ()
             if index >= len(txs):
                 raise self._store.condemn("the transaction index names a place that does not exist")
             if id_of(txs[index]) == tx_id:
@@ -270,6 +325,49 @@ class Session:
         receipt = read_receipts(height, stored)[index]
         return describe(stored.txs[index], receipt, height=height, index=index)
 
+    # --- snapshots ----------------------------------------------------------------------------------------
+
+    def capture(self) -> Capture:
+        """What a snapshot of the last committed block is made of. Raises ``IllegalOrder`` before the first block."""
+        sealed = self.sealed_head()
+        if sealed is None:
+            raise IllegalOrder("there is no block yet")
+        return Capture(header=sealed.header, window=self._replay.groups(), state=self._store.hold(self._snapshot))
+
+    @property
+    def may_begin_at(self) -> bool:
+        """Whether a snapshot may be taken over: no block was executed here, be it after the genesis or a snapshot."""
+        return self._open and self._folder is not None and self._head.height == self._log.base_height
+
+    def begin_at(self, arrived: Arrived, sealer: Sealer) -> None:
+        """Go on from a snapshot that has arrived in this ledger's folder, instead of from the first block.
+
+        ``sealer`` signs for this node's copy of the header. Raises :class:`IllegalOrder` unless :attr:`may_begin_at`.
+        When the disk fails the session has ended; opened again, the ledger is empty or begins with the snapshot.
+        """
+        if not self.may_begin_at or self._folder is None:
+            raise IllegalOrder("only a ledger without blocks may begin with a snapshot")
+        header = arrived.header
+        sealed = SealedHeader(header, sealer.sign(signing_bytes(header)), sealer.keeper)
+        if self._sealers.key_of(sealed) is None:
+            raise IllegalOrder("a snapshot is taken over only where several organisations agree on blocks")
+        base = Base(genesis=self.genesis_hash, sealed=sealed, window=arrived.window)
+        tree = self._folder / TREE_FOLDER
+        try:
+            write_base(self._folder, base)
+            self._store.close()
+            settle_arrival(self._folder, tree, base)
+            self._store = NodeStore.open(tree)
+            self._log.begin_at(base)
+            self._replay = ReplayWindow()
+            self._index = TxIndex(self._store)
+            self._pending, self._view, self._unwritten_txs = None, None, 0
+            self._snapshot = self._store.snapshot()
+            self._head = self._resume()
+        except BaseException:
+            self._end()
+            raise
+
     # --- check, finalize, commit --------------------------------------------------------------------------
 
     def check(self, raw: bytes, *, time_s: int | None = None) -> Party:
@@ -277,7 +375,7 @@ class Session:
 
         ``time_s`` is the time to judge validity by: the last block's unless the caller expects a later one.
         """
-        tx = parse(raw)
+        tx = self._signatures.parsed(raw) or parse(raw)
         party = admit(self.ledger(), tx, self._head.time_s if time_s is None else time_s)
         self._signatures.keep_parsed(tx)
         return party
@@ -286,8 +384,12 @@ class Session:
         """The committed state as admission sees it. Nothing may be written to it."""
         self._require_open()
         if self._view is None:
-            self._view = self._ledger_over(Overlay(self._snapshot))
+            self._view = self._ledger_over(Overlay(self._snapshot), height=self._head.height + 1)
         return self._view
+
+    def finalized_ledger(self) -> Ledger:
+        """The state after the block that was finalised last. Nothing may be written to it."""
+        return self._ledger_over(Overlay(self._require_pending().snapshot))
 
     def finalize(self, block: Block) -> Finalized:
         """Execute the next block without keeping anything; may be repeated, also with another block, before commit."""
@@ -311,15 +413,14 @@ class Session:
         self._pending = _Pending(finalized, snapshot)
         return finalized
 
-    def commit(self, producer: Producer) -> CommittedBlock:
+    def commit(self, sealer: Sealer, *, producer: bytes | None = None) -> CommittedBlock:
         """Seal the block that was finalised last, make it durable, and make its state the current one.
 
-        When the disk fails, ``OSError`` is raised and the session has ended: whether the block is durable is known
-        only after opening again.
+        ``producer`` is the organisation that put the block together where an engine of several agreed on it; None: the
+        sealer itself. When the disk fails, ``OSError`` is raised and the session has ended: whether the block is
+        durable is known only after opening again.
         """
         pending = self._require_pending()
-        if producer.party not in self._producer_keys:
-            raise IllegalOrder("the genesis does not name this block producer")
         finalized = pending.finalized
         header = Header(
             chain_id=self.genesis.chain_id,
@@ -330,24 +431,21 @@ class Session:
             tx_root=finalized.tx_root,
             receipt_root=finalized.receipt_root,
             app_hash=finalized.app_hash,
-            producer=producer.party,
+            producer=sealer.keeper.party if producer is None else producer,
+            evidence=finalized.block.evidence,
         )
-        signature = producer.sign(signing_bytes(header))
+        keeper = None if producer is None else sealer.keeper
+        sealed = SealedHeader(header, sealer.sign(signing_bytes(header)), keeper)
+        if self._sealers.key_of(sealed) is None:
+            raise IllegalOrder("this organisation may not seal blocks here: it is not one of the genesis' producers")
         receipts = tuple(encode_receipt(receipt) for receipt in finalized.receipts)
-        stored = StoredBlock(encode(SealedHeader(header, signature)), finalized.block.txs, receipts)
         try:
-            self._log.append(header.height, stored)
+            self._log.append(header.height, StoredBlock(encode(sealed), finalized.block.txs, receipts))
         except BaseException:
             self._end()
             raise
         tx_ids = self._switch(header, pending)
-        return CommittedBlock(
-            header=header,
-            signature=signature,
-            txs=finalized.block.txs,
-            receipts=finalized.receipts,
-            tx_ids=tx_ids,
-        )
+        return CommittedBlock(sealed=sealed, txs=finalized.block.txs, receipts=finalized.receipts, tx_ids=tx_ids)
 
     def _require_open(self) -> None:
         if not self._open:
@@ -367,8 +465,14 @@ class Session:
         if beyond_bounds(block.txs):
             raise IllegalOrder("the block is larger than a block may be")
 
-    def _ledger_over(self, overlay: Overlay) -> Ledger:
-        return Ledger(chain_id=self.genesis.chain_id, state=overlay, replay=self._replay, signatures=self._signatures)
+    def _ledger_over(self, overlay: Overlay, *, height: int | None = None) -> Ledger:
+        return Ledger(
+            chain_id=self.genesis.chain_id,
+            state=overlay,
+            replay=self._replay,
+            signatures=self._signatures,
+            height=height,
+        )
 
     def _switch(self, header: Header, pending: _Pending) -> tuple[bytes | None, ...]:
         """Make a durable block the current state, in memory; returns the transactions' ids."""
@@ -455,7 +559,7 @@ class Session:
         if self._snapshot.root_hash == EMPTY.hash:
             self._write_genesis()
         row = CHAIN.bind(self._snapshot).get(0)
-        if row is None or row.genesis != self._genesis_hash:
+        if row is None or row.genesis != self.genesis_hash:
             raise WrongChain("the state was started from another genesis")
         height = self._store.height
         # From here on the log is known to hold what was acknowledged, as far as anybody can tell.
@@ -464,10 +568,8 @@ class Session:
             raise self._store.condemn("the transaction index lacks entries")
         app_hash = self._snapshot.root_hash
         if not height:
-            return Head(height=0, time_s=self.genesis.time_s, app_hash=app_hash, block_hash=self._genesis_hash)
-        header = read_window(
-            self._log, height, genesis=self.genesis, producers=self._producer_keys, replay=self._replay
-        )
+            return Head(height=0, time_s=self.genesis.time_s, app_hash=app_hash, block_hash=self.genesis_hash)
+        header = read_window(self._log, height, genesis=self.genesis, sealers=self._sealers, replay=self._replay)
         if header.app_hash != app_hash:
             raise CorruptHistory(height, "the checkpoint's state is not the one that the block states")
         return Head(height=height, time_s=header.time_s, app_hash=app_hash, block_hash=header_hash(header))
@@ -488,10 +590,12 @@ class Session:
                 chain_id=self.genesis.chain_id,
                 previous=self._head.block_hash,
                 time_s=self._head.time_s,
-                producers=self._producer_keys,
+                sealers=self._sealers,
             )
             try:
-                finalized = self.finalize(Block(height=height, time_s=header.time_s, txs=stored.txs))
+                finalized = self.finalize(
+                    Block(height=height, time_s=header.time_s, txs=stored.txs, evidence=header.evidence)
+                )
             except IllegalOrder as broken:
                 raise CorruptHistory(height, str(broken)) from None
             if finalized.tx_root != header.tx_root:
@@ -505,3 +609,9 @@ class Session:
             self._switch(header, self._require_pending())
             if progress is not None:
                 progress(height - first + 1, last - first + 1)
+
+
+def _require_blocks_for(reason: str | None, log: BlockLog) -> None:
+    """A tree that is of no use can be made again only where the log begins with the first block."""
+    if reason is not None and log.base is not None:
+        raise ResyncNeeded(reason)

@@ -4,8 +4,13 @@ Nothing is taken on trust but the genesis: every record's checksum, every header
 transaction (its own signature included), every receipt, every state root, then the node's own tree, node by node,
 its transaction index, and the contracts' invariants. The first thing that is wrong is named. The folder is only
 read; stop the node first, or verify a copy.
+
+A ledger that began with a snapshot has no blocks to make its state from. There the node's own tree is checked against
+the header at its checkpoint first, and execution goes on from it; of the blocks between the snapshot and the checkpoint
+every header, signature and root is checked. The verdict says where execution began.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -17,14 +22,16 @@ from msgspec import Struct
 from carechain.chain.genesis import TABLES, Genesis, apply_genesis, genesis_hash
 from carechain.chain.header import Header, header_hash, receipt_root, tx_root
 from carechain.chain.receipts import Receipt, encode_receipt
-from carechain.chain.replay import ReplayWindow
+from carechain.chain.replay import ReplayWindow, WindowMismatch, check_window
 from carechain.chain.routing import Contracts
 from carechain.chain.signatures import SignatureCache
 from carechain.chain.transition import Block, Ledger, apply_block
+from carechain.engine.base import Base, installed_tree
 from carechain.engine.blocklog import BlockLog, CorruptHistory, StoredBlock
-from carechain.engine.sealed import beyond_bounds, check_header, producer_keys, read_header, read_receipts
+from carechain.engine.sealed import Sealers, beyond_bounds, check_contents, check_header, read_header, read_receipts
 from carechain.engine.session import LEDGER_FOLDER, TREE_FOLDER, Progress
 from carechain.engine.txindex import TxIndex, admitted, id_of
+from carechain.engine.window import check_base, read_window
 from carechain.state.audit import BadState, check_tree
 from carechain.state.log import StoreDamaged
 from carechain.state.overlay import Overlay
@@ -53,13 +60,19 @@ class FirstBad(Struct, frozen=True, kw_only=True):
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """How far the ledger is good. ``torn_bytes`` is an unacknowledged rest that the next start cuts off."""
+    """How far the ledger is good. ``torn_bytes`` is an unacknowledged rest that the next start cuts off.
+
+    ``base`` is the height of the snapshot that the ledger began with, 0 where it has all blocks. ``executed_from`` is
+    the height of the state from which blocks were executed again: then also 0, or the checkpoint's.
+    """
 
     ok: bool
     height: int
     app_hash: bytes
     first_bad: FirstBad | None
     torn_bytes: int
+    base: int = 0
+    executed_from: int = 0
 
 
 class _Wrong(Exception):  # noqa: N818 - carries the finding out of the loop
@@ -69,42 +82,49 @@ class _Wrong(Exception):  # noqa: N818 - carries the finding out of the loop
 
 
 def verify_chain(
-    home: Path, genesis: Genesis, *, store: NodeStore | None = None, progress: Progress | None = None
+    home: Path,
+    genesis: Genesis,
+    *,
+    keeper: bytes | None = None,
+    store: NodeStore | None = None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Verify the ledger in ``home/ledger``; ``store`` is its tree, where the caller has it open already.
+
+    ``keeper`` is the organisation whose copy it is: in a consortium it has signed every block.
 
     Raises only what keeps it from looking: ``OSError``, a log or store of a newer version, or one that belongs to
     another genesis.
     """
     folder = home / LEDGER_FOLDER
     with TemporaryDirectory(prefix="carechain-verify-") as scratch, NodeStore.open(Path(scratch)) as fresh:
-        run = _Run(genesis, fresh)
+        run = _Run(genesis, fresh, keeper)
         try:
             log = BlockLog.open(folder, genesis=genesis_hash(genesis), read_only=True)
         except CorruptHistory as corrupt:
             # Not even the label is right, so there is no telling where blocks begin.
             bad = FirstBad(kind=Part.BLOCK, height=corrupt.height, key="", reason=corrupt.reason)
+            run.from_genesis(None)
             return run.verdict(bad, torn_bytes=0)
         try:
-            found = run.all_of(log, folder / TREE_FOLDER, store, progress)
+            tree = installed_tree(folder, folder / TREE_FOLDER, log.base)
+            found = run.all_of(log, tree, store, progress)
             return run.verdict(found, torn_bytes=log.torn_bytes)
         finally:
             log.close()
 
 
 class _Run:
-    """One verification: the chain so far, executed again from the genesis in a store of its own."""
+    """One verification: the chain so far, executed again in a store of its own, from the genesis if possible."""
 
-    def __init__(self, genesis: Genesis, fresh: NodeStore) -> None:
+    def __init__(self, genesis: Genesis, fresh: NodeStore, keeper: bytes | None) -> None:
         self.genesis = genesis
-        self.producers = producer_keys(genesis)
+        self.sealers = Sealers.of(genesis, keeper)
         self.fresh = fresh
         self.replay = ReplayWindow()
         self.signatures = SignatureCache()
-        overlay = Overlay(fresh.snapshot())
-        apply_genesis(overlay, genesis)
-        self.snapshot = fresh.checkpoint(height=0, snapshot=fresh.snapshot().apply(overlay.changes()))
-        self.height = 0
+        self.snapshot = fresh.snapshot()
+        self.base = self.executed_from = self.height = 0
         self.time_s = genesis.time_s
         self.block_hash = genesis_hash(genesis)
         self.unwritten = 0
@@ -117,6 +137,8 @@ class _Run:
             app_hash=self.snapshot.root_hash,
             first_bad=bad,
             torn_bytes=torn_bytes,
+            base=self.base,
+            executed_from=self.executed_from,
         )
 
     def all_of(self, log: BlockLog, tree: Path, store: NodeStore | None, progress: Progress | None) -> FirstBad | None:
@@ -139,9 +161,11 @@ class _Run:
         """Blocks in order, the node's own state where its checkpoint stands, invariants at the end."""
         checkpoint = -1 if own is None else own.height
         index = None if own is None else TxIndex(own)
-        if own is not None and not checkpoint:
-            check_own_state(own, self.snapshot, 0)
-        for height, stored in log.blocks():
+        if log.base is not None:
+            self.from_checkpoint(log, log.base, own)
+        else:
+            self.from_genesis(own)
+        for height, stored in log.blocks(self.height + 1):
             receipts = self.block(height, stored)
             if index is not None and height <= checkpoint:
                 check_index(index, height, stored, receipts)
@@ -153,6 +177,75 @@ class _Run:
         for broken in Contracts(Overlay(self.snapshot)).check_state():
             raise _Wrong(Part.STATE, self.height, "", f"an invariant does not hold: {broken}")
 
+    def from_genesis(self, own: NodeStore | None) -> None:
+        """Begin with the state of the genesis."""
+        overlay = Overlay(self.fresh.snapshot())
+        apply_genesis(overlay, self.genesis)
+        self.snapshot = self.fresh.checkpoint(height=0, snapshot=self.fresh.snapshot().apply(overlay.changes()))
+        if own is not None and not own.height:
+            check_own_state(own, self.snapshot, 0)
+
+    def from_checkpoint(self, log: BlockLog, base: Base, own: NodeStore | None) -> None:
+        """Begin with the node's own tree, once it was found to be the one that the header at its checkpoint states."""
+        header = check_base(base, genesis=self.genesis, sealers=self.sealers)
+        self.base, self.height, self.time_s, self.block_hash = (
+            base.height,
+            base.height,
+            header.time_s,
+            header_hash(header),
+        )
+        if own is None or own.height < base.height:
+            raise _Wrong(
+                Part.STATE, base.height, "", "the state is missing, and the blocks to make it from are not here"
+            )
+        log.require(own.height)
+        index = TxIndex(own)
+        for height in range(base.height + 1, own.height + 1):
+            stored = log.read(height)
+            sealed = read_header(height, stored)
+            header = sealed.header
+            check_header(
+                sealed,
+                chain_id=self.genesis.chain_id,
+                previous=self.block_hash,
+                time_s=self.time_s,
+                sealers=self.sealers,
+            )
+            check_index(index, height, stored, check_contents(header, stored))
+            self.height, self.time_s, self.block_hash = height, header.time_s, header_hash(header)
+        self.copy_tree(own, header)
+        read_window(log, own.height, genesis=self.genesis, sealers=self.sealers, replay=self.replay)
+        try:
+            check_window(self.replay.groups(), self.snapshot, header.time_s)
+        except WindowMismatch as wrong:
+            raise _Wrong(Part.STATE, self.height, "", str(wrong)) from None
+        self.executed_from = own.height
+
+    def copy_tree(self, own: NodeStore, header: Header) -> None:
+        """Check the node's tree node by node, and take its entries into the store of this run."""
+        mine = own.snapshot()
+        if mine.root_hash != header.app_hash:
+            raise _Wrong(Part.STATE, self.height, "", "the node's state is another than the header states")
+        entries: list[tuple[bytes, bytes]] = []
+        last = b""
+        try:
+            for entry in check_tree(own.load, mine.root):
+                entries.append(entry)
+                last = entry[0]
+                if len(entries) >= CHECKPOINT_TXS:
+                    self.take_in(entries)
+        except BadState as damaged:
+            good = f"; it is good up to {describe_key(last)}" if last else ""
+            raise _Wrong(Part.STATE, self.height, "", f"the state's tree is damaged: {damaged.reason}{good}") from None
+        self.take_in(entries)
+        if self.snapshot.root_hash != header.app_hash:
+            raise _Wrong(Part.STATE, self.height, "", "the node's state root is not the one that its entries have")
+
+    def take_in(self, entries: list[tuple[bytes, bytes]]) -> None:
+        """Write these entries and forget them."""
+        self.snapshot = self.fresh.checkpoint(height=self.height, snapshot=self.snapshot.apply(entries))
+        entries.clear()
+
     def block(self, height: int, stored: StoredBlock) -> list[Receipt]:
         """Check one block and execute it; returns its receipts as executed."""
         sealed = read_header(height, stored)
@@ -162,14 +255,16 @@ class _Run:
             chain_id=self.genesis.chain_id,
             previous=self.block_hash,
             time_s=self.time_s,
-            producers=self.producers,
+            sealers=self.sealers,
         )
         if beyond_bounds(stored.txs):
             raise CorruptHistory(height, "the block is larger than a block may be")
         kept = read_receipts(height, stored)
         overlay = Overlay(self.snapshot)
         ledger = Ledger(chain_id=self.genesis.chain_id, state=overlay, replay=self.replay, signatures=self.signatures)
-        receipts = apply_block(ledger, Block(height=height, time_s=header.time_s, txs=stored.txs))
+        receipts = apply_block(
+            ledger, Block(height=height, time_s=header.time_s, txs=stored.txs, evidence=header.evidence)
+        )
         check_outcome(header, stored, receipts, kept)
         self.snapshot = self.snapshot.apply(overlay.changes())
         if self.snapshot.root_hash != header.app_hash:
@@ -214,7 +309,7 @@ def tx_name(raw: bytes, index: int) -> str:
 # --- the node's own state -------------------------------------------------------------------------------
 
 
-def check_index(own: TxIndex, height: int, stored: StoredBlock, receipts: list[Receipt]) -> None:
+def check_index(own: TxIndex, height: int, stored: StoredBlock, receipts: Sequence[Receipt]) -> None:
     """Every admitted transaction of the block must be found by its id."""
     for index, (raw, receipt) in enumerate(zip(stored.txs, receipts, strict=True)):
         tx_id = id_of(raw)

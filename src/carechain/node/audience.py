@@ -15,7 +15,7 @@ from carechain.chain.queries import Asker, QueryCode, View, ask, log_reader, pat
 from carechain.chain.questions import OfPseudonym
 from carechain.chain.questions import OfRecord as AboutRecord
 from carechain.chain.receipts import FullReceipt
-from carechain.contracts import access, governance, membership, records, relationships
+from carechain.contracts import access, governance, membership, records, relationships, upgrades, validators
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.roles import may_ask
 from carechain.core.message import Event
@@ -155,6 +155,15 @@ def _agreements(_view: View, asker: Asker, _event: Event) -> bool:
     return _may_ask(asker, "governance.agreements")
 
 
+def _seats(_view: View, asker: Asker, _event: Any) -> bool:  # noqa: ANN401
+    return _may_ask(asker, "validators.list")
+
+
+def _own_nodes(_view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
+    """Where nodes come and go concerns their organisation alone: in a hub nobody learns of another's (LED-4)."""
+    return _of(asker, event.organisation) and _may_ask(asker, "validators.nodes")
+
+
 RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     membership.MemberAdmitted: _everyone,
     membership.MemberRemoved: _everyone,
@@ -180,6 +189,13 @@ RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     access.TicketRevoked: _about_ticket,
     governance.Proposed: _votes,
     governance.Closed: _votes,
+    governance.ProposalWithdrawn: _votes,
+    upgrades.UpgradeVoted: _votes,
+    validators.KeyAnnounced: _seats,
+    validators.SeatChanged: _seats,
+    validators.RotationChanged: _seats,
+    validators.NodeRegistered: _own_nodes,
+    validators.NodeRetired: _own_nodes,
     governance.AgreementMade: _agreements,
     governance.AgreementEnded: _agreements,
 }

@@ -10,12 +10,13 @@ from typing import Final
 import lmdb
 
 from carechain.chain.transition import Block
+from carechain.chain.versions import UpgradeNeeded
 from carechain.engine.blocklog import CorruptHistory
 from carechain.engine.session import IllegalOrder, Session
 from carechain.state.log import StoreDamaged
 
-NOBODYS_FAULT: Final = (OSError, MemoryError, lmdb.Error, StoreDamaged, CorruptHistory, IllegalOrder)
-"""What no transaction is to blame for: the machine, the stored data, or this program's own order of calls."""
+NOBODYS_FAULT: Final = (OSError, MemoryError, lmdb.Error, StoreDamaged, CorruptHistory, IllegalOrder, UpgradeNeeded)
+"""What no transaction is to blame for: the machine, the stored data, this program's age or its own order of calls."""
 
 
 def find_culprit(session: Session, *, time_s: int, txs: Sequence[bytes]) -> int | None:

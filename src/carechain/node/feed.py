@@ -30,14 +30,21 @@ class FellBehind(Rejected):
 class Feed:
     """Hands committed blocks to its subscriptions. Belongs to one event loop."""
 
-    def __init__(self, *, read: Callable[[int], CommittedBlock], height: int) -> None:
-        """``read`` gives any committed block from the log; ``height`` is the last one."""
+    def __init__(self, *, read: Callable[[int], CommittedBlock], height: int, base: int = 0) -> None:
+        """``read`` gives any committed block from the log; ``height`` is the last one, ``base`` is before the first."""
         self._read = read
         self._recent: deque[CommittedBlock] = deque()
         self._recent_bytes = 0
         self._subscriptions: list[Subscription] = []
         self.height = height
+        self.base = base
         self.ended = False
+
+    def begin_at(self, height: int) -> None:
+        """Earlier blocks are not here and never will be: the ledger began with a snapshot of this height."""
+        self.height = self.base = height
+        for one in self._subscriptions:
+            one.height = max(one.height, height + 1)
 
     def publish(self, block: CommittedBlock) -> None:
         """Tell everyone about the next block."""
@@ -69,7 +76,7 @@ class Feed:
             raise Overloaded(NodeCode.TOO_MANY_OWN_STREAMS)
         if len(self._subscriptions) >= EVENT_STREAM_SUBSCRIBERS:
             raise Overloaded(NodeCode.TOO_MANY_STREAMS)
-        subscription = Subscription(self, max(1, from_height), by)
+        subscription = Subscription(self, max(self.base + 1, from_height), by)
         self._subscriptions.append(subscription)
         return subscription
 

@@ -18,7 +18,6 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from carechain.chain.header import SealedHeader
 from carechain.chain.queries import Asker, QueryCode, ask, decode_args, share_of
 from carechain.chain.receipts import FullReceipt, describe, encode_receipt
 from carechain.chain.tx import parse
@@ -37,8 +36,11 @@ from carechain.engine.session import CommittedBlock
 from carechain.node.audience import Sight, require_block_reader, require_live, shown, sight_of
 from carechain.node.bodies import BodyReader
 from carechain.node.feed import FellBehind, Subscription
+from carechain.node.ledger import LedgerNode, NodeFailed
+from carechain.node.light import LightBlocks, show_inclusion
 from carechain.node.refusals import RETRY_AFTER_S, NodeCode
-from carechain.node.service import NodeFailed, NodeService
+from carechain.node.relay import PREFIX as RELAY_PREFIX
+from carechain.node.relay import Relay
 from carechain.node.wire import (
     RETRY_LATER,
     Form,
@@ -63,6 +65,7 @@ from carechain.sdk.answers import (
     Submitted,
 )
 from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Opening, Service, SessionBook, bearer
+from carechain.sdk.light.header import decode_block
 
 _NO_PROOFS: Final[tuple[ProvenEntry, ...]] = ()
 _QUERY: Final = "/v1/query/"
@@ -87,12 +90,20 @@ _VERSION: Final = _version()
 class Api:
     """The ASGI application of one node."""
 
-    def __init__(self, service: NodeService, *, token_entropy: Callable[[int], bytes] = secrets.token_bytes) -> None:
-        """Serve ``service``; ``token_entropy`` makes session tokens."""
+    def __init__(
+        self,
+        service: LedgerNode,
+        *,
+        token_entropy: Callable[[int], bytes] = secrets.token_bytes,
+        relay: Relay | None = None,
+    ) -> None:
+        """Serve ``service``; ``token_entropy`` makes session tokens, ``relay`` reaches others' gatekeepers at a hub."""
         self.sessions: Final = SessionBook(chain_id=service.chain_id, service=Service.NODE, server=service.server)
         self._service = service
         self._entropy = token_entropy
         self._bodies = BodyReader()
+        self._relay = relay
+        self._light = LightBlocks.of(service)
         self._rest = Starlette(
             routes=[
                 Route("/v1/status", self._guarded("status", self._status), methods=["GET"]),
@@ -100,6 +111,8 @@ class Api:
                 Route("/v1/transactions/batch", self._guarded("batch", self._batch), methods=["POST"]),
                 Route("/v1/transactions/{id}", self._guarded("receipt", self._receipt), methods=["GET"]),
                 Route("/v1/blocks/{height}", self._guarded("block", self._block), methods=["GET"]),
+                Route("/v1/light/inclusion/{id}", self._guarded("inclusion", self._inclusion), methods=["GET"]),
+                Route("/v1/light/{height}", self._guarded("light", self._light_block), methods=["GET"]),
                 Route("/v1/events", self._guarded("events", self._events), methods=["GET"]),
             ],
             exception_handlers={404: self._no_path, 405: self._no_method},
@@ -120,6 +133,9 @@ class Api:
                 return
         elif scope["type"] == "http" and (scope["path"] == _SUBMIT or scope["path"].startswith(_QUERY)):
             await _refusal(Form.JSON, NodeCode.METHOD_NOT_ALLOWED)(scope, receive, send)
+            return
+        if self._relay is not None and scope["type"] == "http" and scope["path"].startswith(RELAY_PREFIX):
+            self._service.metrics.answered("relay", await self._relay(scope, receive, send))
             return
         await self._rest(scope, receive, send)
 
@@ -218,9 +234,15 @@ class Api:
 
     async def _status(self, _request: Request, _headers: dict[bytes, bytes], form: Form) -> Response:
         service = self._service
+        engine, why = service.engine, service.why_unready()
         return _response(
             form,
             Status(
+                engine=engine.name,
+                peers=engine.peers,
+                validators=engine.validators,
+                ready=not why,
+                why=why,
                 chain_id=service.chain_id,
                 server=service.server,
                 height=service.height,
@@ -255,6 +277,21 @@ class Api:
         return _response(form, [refusal_of(one.code) if isinstance(one, Rejected) else one for one in outcomes])
 
     async def _receipt(self, request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
+        asker, block, index, sight = self._find(request, headers)
+        full = describe(block.txs[index], block.receipts[index], height=block.height, index=index)
+        if sight is Sight.WHOLE:
+            return _response(form, ShownReceipt(receipt=full, inclusion=prove_inclusion(block, index)))
+        view = self._service.view()
+        own = tuple(part for event in full.events if (part := shown(view, asker, event)) is not None)
+        return _response(form, ShownReceipt(receipt=_without_transaction(full, own), inclusion=None))
+
+    async def _inclusion(self, request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
+        self._light.require()
+        _, block, index, sight = self._find(request, headers)
+        return _response(form, show_inclusion(block, index, sight))
+
+    def _find(self, request: Request, headers: dict[bytes, bytes]) -> tuple[Asker, CommittedBlock, int, Sight]:
+        """Who asks, the named transaction's block and place, and how much of it the asker sees: more than nothing."""
         party = self._party(headers)
         tx_id = _id(request.path_params["id"])
         view = self._service.view()
@@ -266,23 +303,24 @@ class Api:
         if sight is Sight.NOTHING:
             # The same answer as for an id that does not exist: whether it does is nobody else's business.
             raise Rejected(NodeCode.TX_UNKNOWN)
-        if sight is Sight.WHOLE:
-            return _response(form, ShownReceipt(receipt=full, inclusion=prove_inclusion(block, index)))
-        own = tuple(part for event in full.events if (part := shown(view, asker, event)) is not None)
-        return _response(form, ShownReceipt(receipt=_without_transaction(full, own), inclusion=None))
+        return asker, block, index, sight
+
+    async def _light_block(self, request: Request, _headers: dict[bytes, bytes], form: Form) -> Response:
+        data = await self._light.at(_number(request.path_params["height"]))
+        return Response(data, media_type=_media(form).decode()) if form is Form.MSGPACK else _shown_light(data)
 
     async def _block(self, request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
         party = self._party(headers)
         view = self._service.view()
         require_block_reader(require_live(view, self._service.asker(party)))
         height = _number(request.path_params["height"])
-        if not 0 < height <= self._service.height:
+        if not self._service.base_height < height <= self._service.height:
             raise Rejected(NodeCode.BLOCK_UNKNOWN)
         block = self._service.block(height)
         return _response(
             form,
             ShownBlock(
-                sealed=encode(SealedHeader(block.header, block.signature)),
+                sealed=encode(block.sealed),
                 txs=block.txs,
                 receipts=tuple(encode_receipt(receipt) for receipt in block.receipts),
             ),
@@ -353,7 +391,7 @@ def prove_inclusion(block: CommittedBlock, index: int) -> Inclusion:
         receipt=receipts[index],
         tx_path=tuple(merkle.prove([merkle.leaf_hash(raw) for raw in block.txs], index)),
         receipt_path=tuple(merkle.prove([merkle.leaf_hash(one) for one in receipts], index)),
-        sealed=encode(SealedHeader(block.header, block.signature)),
+        sealed=encode(block.sealed),
     )
 
 
@@ -377,7 +415,7 @@ def _without_transaction(full: FullReceipt, events: tuple[Any, ...]) -> FullRece
     )
 
 
-def _events_of(service: NodeService, asker: Asker, block: CommittedBlock) -> bytes | None:
+def _events_of(service: LedgerNode, asker: Asker, block: CommittedBlock) -> bytes | None:
     view = service.view()
     events = [
         {"index": index, "tx_id": (block.tx_ids[index] or b"").hex(), **plain(part)}
@@ -435,6 +473,11 @@ def _media(form: Form) -> bytes:
 
 def _response(form: Form, value: object, status: int = _OK) -> Response:
     return Response(write(form, value), status_code=status, media_type=_media(form).decode())
+
+
+def _shown_light(data: bytes) -> Response:
+    """A light block for people; programs check the bytes."""
+    return _response(Form.JSON, decode_block(data))
 
 
 def _refusal(form: Form, code: RejectionCode) -> Response:

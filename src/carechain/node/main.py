@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -24,32 +25,42 @@ import uvloop
 from starlette.types import ASGIApp
 
 from carechain.chain.genesis import BadGenesis
+from carechain.chain.versions import UpgradeNeeded
 from carechain.charts.schema import ChartsUnavailable
 from carechain.charts.schema import StoreTooNew as ChartsTooNew
 from carechain.charts.store import Charts
 from carechain.core.rejection import Rejected
 from carechain.engine.blocklog import CorruptHistory, LogTooNew, WrongChain
-from carechain.engine.session import IllegalOrder
+from carechain.engine.cometbft.application import WrongNetwork
+from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
+from carechain.engine.cometbft.config import BadEngineKey
+from carechain.engine.cometbft.process import EngineKeepsEnding
+from carechain.engine.session import IllegalOrder, ResyncNeeded
 from carechain.gatekeeper import listen
 from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUnavailable
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.gatekeeper.serve import app as gatekeeper_app
 from carechain.node.clock import ClockAhead
+from carechain.node.consortium import ConsortiumService, Place
 from carechain.node.home import Home, HomeUnusable, Running, open_home
 from carechain.node.http import Api
+from carechain.node.ledger import LedgerNode, NodeFailed
 from carechain.node.logs import configure_logs
 from carechain.node.ops import ops_app
-from carechain.node.service import NodeFailed, NodeService
+from carechain.node.relay import relay_of
+from carechain.node.service import NodeService
 from carechain.node.settings import (
     ApiSettings,
     BadSettings,
+    ConsensusSettings,
     GatekeeperSettings,
     OpsSettings,
     Settings,
     read_secret,
     require_private,
 )
+from carechain.node.tls import CertificateWatch, certificate_files
 from carechain.sdk.identity import Identity
 from carechain.state.log import StoreDamaged
 from carechain.state.store import StoreLocked, StoreTooNew, StoreTooOld
@@ -62,6 +73,8 @@ COLLECT_AFTER: Final = (100_000, 50, 1000)
 A node that executes transactions makes very many small objects that are freed at once without the collector. Python's
 usual figures make it look through them all the time and find nothing; these gave 17 % more transactions per second.
 """
+_SPEAKING: Final = (EngineKeepsEnding, UpgradeNeeded, WrongNetwork)
+"""What says by itself why no more blocks can be made, and what to do."""
 _NOT_A_PRODUCER: Final = (
     "This organisation is not one of the network's block producers. Point clients at a producer's node."
 )
@@ -76,22 +89,28 @@ ENVIRONMENT_FAILURES: Final = (
     AuditDamaged,
     AuditTooNew,
     AuditUnavailable,
+    BadEngineKey,
     BadGenesis,
     BadSettings,
     ChartsTooNew,
     ChartsUnavailable,
     ClockAhead,
     CorruptHistory,
+    EngineKeepsEnding,
+    EngineMissing,
     HomeUnusable,
     LogTooNew,
     NodeFailed,
     OSError,
     PartEnded,
+    ResyncNeeded,
     StoreDamaged,
     StoreLocked,
     StoreTooNew,
     StoreTooOld,
+    UpgradeNeeded,
     WrongChain,
+    WrongNetwork,
     lmdb.Error,
 )
 """What is neither the caller's fault nor a bug: disk, files, ports, another process."""
@@ -139,6 +158,8 @@ def _complain(failure: BaseException) -> None:
     _log.error("node stopped", kind=type(failure).__name__, exc_info=failure.__cause__ or failure)
     if isinstance(failure, CorruptHistory):
         said = f"The ledger is damaged at {failure}. Restore it from a backup; carechain verify says more."
+    elif isinstance(failure, NodeFailed) and isinstance(failure.__cause__, _SPEAKING):
+        said = str(failure.__cause__)
     elif isinstance(failure, NodeFailed):
         said = f"No block can be made any more: {type(failure.__cause__).__name__}. Check the disk and start again."
     elif isinstance(failure, OSError) and not failure.filename:
@@ -154,16 +175,28 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
         sockets = {name: running.enter_context(_bound(group)) for name, group in _addresses(settings).items()}
         urls = {name: _url(settings, name, one) for name, one in sockets.items()}
         service = await running.enter_async_context(_ledger(settings, home, identity))
+        certificates = certificate_files(settings, service)
+        watch = CertificateWatch(service, certificates)
         # A signal that comes earlier ends the process at once: nothing was acknowledged yet.
-        asked_to_stop = _signals()
+        asked_to_stop = _signals(hang_up=watch.look_now)
         parts = _Parts()
         serving = parts.serving
+
+        def tls(*, ask: bool) -> ssl.SSLContext | None:
+            return None if certificates is None else certificates.context(ask=ask)
+
+        await running.enter_async_context(parts.running("certificate watch", watch.run(), end=watch.stop))
+        relay = await running.enter_async_context(relay_of(settings, service))
         await running.enter_async_context(serving("operations server", ops_app(service), settings, sockets["ops"]))
-        await running.enter_async_context(serving("API server", Api(service), settings, sockets["api"], tls=True))
+        shown = tls(ask=settings.api.require_client_certificate)
+        await running.enter_async_context(
+            serving("API server", Api(service, relay=relay), settings, sockets["api"], tls=shown)
+        )
         running.push_async_callback(service.finish)
         if settings.gatekeeper_api.enabled:
             app = await running.enter_async_context(_gatekeeper(home, service, identity, parts))
-            door = serving("gatekeeper's server", app, settings, sockets["gatekeeper"], tls=True)
+            shown = tls(ask=settings.gatekeeper_api.require_client_certificate)
+            door = serving("gatekeeper's server", app, settings, sockets["gatekeeper"], tls=shown)
             await running.enter_async_context(door)
         running.enter_context(_announced(home, urls))
         _log.info("node started", height=service.height, chain_id=service.chain_id, pid=os.getpid(), **urls)
@@ -172,7 +205,7 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
     _log.info("node stopped", height=service.height)
 
 
-async def _until_stopped(service: NodeService, parts: "_Parts", asked_to_stop: asyncio.Event) -> None:
+async def _until_stopped(service: LedgerNode, parts: "_Parts", asked_to_stop: asyncio.Event) -> None:
     """Return when asked to stop; raises when the ledger (:class:`NodeFailed`) or another part ends by itself."""
     asked = asyncio.create_task(asked_to_stop.wait())
     ledger = asyncio.create_task(service.stopped())
@@ -186,7 +219,47 @@ async def _until_stopped(service: NodeService, parts: "_Parts", asked_to_stop: a
 
 
 @asynccontextmanager
-async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[NodeService]:
+async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[LedgerNode]:
+    """The node as its network wants it: making blocks alone, or agreeing on them with others."""
+    opened = _consortium if home.genesis().is_consortium else _producer
+    async with opened(settings, home, identity) as service:
+        yield service
+
+
+@asynccontextmanager
+async def _consortium(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[LedgerNode]:
+    consensus = settings.consensus
+    program = find_cometbft(None if consensus.program is None else settings.path(consensus.program))
+    with _bound(consensus):
+        # Free now; the engine itself listens there once it runs.
+        address = f"{consensus.host}:{consensus.port}"
+    service = ConsortiumService.open(
+        home.path,
+        home.genesis(),
+        identity.signing_key(),
+        Place(
+            program=program,
+            p2p=address,
+            peers=consensus.peers,
+            same_host=consensus.same_host,
+            tuning=consensus.tuning(),
+            block_txs=consensus.block_txs,
+            sync=settings.state_sync.sync(),
+            rhythm=settings.snapshots.rhythm(),
+            resume_validator=consensus.resume_validator,
+            rpc_tcp=None if consensus.rpc_port is None else f"127.0.0.1:{consensus.rpc_port}",
+        ),
+        checkpoints=settings.checkpoints.checkpoints(),
+    )
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.drain()
+
+
+@asynccontextmanager
+async def _producer(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[LedgerNode]:
     service = NodeService.open(
         home.path,
         home.genesis(),
@@ -206,7 +279,7 @@ async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIt
 
 
 @asynccontextmanager
-async def _gatekeeper(home: Home, service: NodeService, identity: Identity, parts: "_Parts") -> AsyncIterator[ASGIApp]:
+async def _gatekeeper(home: Home, service: LedgerNode, identity: Identity, parts: "_Parts") -> AsyncIterator[ASGIApp]:
     """The organisation's door, and its reports to the ledger while it is open and once more when it closes."""
 
     def clock() -> int:
@@ -249,9 +322,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
-    certificate, key = settings.api.tls_certificate, settings.api.tls_key
-    with_tls = tls and certificate is not None and key is not None
+def _server(app: ASGIApp, settings: Settings, *, tls: ssl.SSLContext | None = None) -> _Server:
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -264,11 +335,8 @@ def _server(app: ASGIApp, settings: Settings, *, tls: bool = False) -> _Server:
         backlog=listen.BACKLOG,
         limit_concurrency=settings.api.connections,
         timeout_graceful_shutdown=settings.api.drain_s,
-        ssl_certfile=settings.path(certificate) if with_tls and certificate else None,
-        ssl_keyfile=require_private(settings.path(key)) if with_tls and key else None,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
-    # Certificates are read here, where a failure is the environment's and has a sentence.
-    config.load()
     return _Server(config)
 
 
@@ -297,7 +365,13 @@ class _Parts:
             raise _ended(name, failure)
 
     def serving(
-        self, name: str, app: ASGIApp, settings: Settings, listening: socket.socket, *, tls: bool = False
+        self,
+        name: str,
+        app: ASGIApp,
+        settings: Settings,
+        listening: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> AbstractAsyncContextManager[None]:
         """Serve ``app`` meanwhile; at the end, what is being answered is finished."""
         server = _server(app, settings, tls=tls)
@@ -327,7 +401,7 @@ def _addresses(settings: Settings) -> dict[str, ApiSettings | OpsSettings | Gate
 
 
 @contextmanager
-def _bound(group: ApiSettings | OpsSettings | GatekeeperSettings) -> Iterator[socket.socket]:
+def _bound(group: ApiSettings | OpsSettings | GatekeeperSettings | ConsensusSettings) -> Iterator[socket.socket]:
     try:
         listening = listen.bound_socket(group.host, group.port)
     except OSError as error:
@@ -353,10 +427,14 @@ def _announced(home: Home, urls: dict[str, str]) -> Iterator[None]:
         home.retire()
 
 
-def _signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set. They stay caught until the loop closes: asking twice breaks no drain."""
+def _signals(*, hang_up: Callable[[], None]) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. They stay caught until the loop closes: asking twice breaks no drain.
+
+    SIGHUP means that files have changed: ``hang_up`` is called.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     return asked

@@ -33,6 +33,13 @@ class NodeCode(RejectionCode):
         1316,
         "The node failed over this transaction and left it out: an error in the program. Tell its id to the operator.",
     )
+    NO_BLOCK_YET = 1317, "The node has no block yet to prove anything by. Ask again in a moment."
+    NO_COMMITS = 1318, "This network's blocks are signed by a producer: there is no commit to verify."
+    ENGINE_AWAY = (
+        1319,
+        "The node's consensus engine is being started again. Ask again in a moment, or ask another node.",
+    )
+    PROOF_IS_NOT_YOURS = 1320, "A proof shows the transaction whole, which only its signer and regulators may see."
 
 
 class Overloaded(Rejected):

@@ -1,13 +1,13 @@
-"""One node's ledger as a service: it takes transactions in, makes blocks, and answers from the committed state.
+"""A node that makes the blocks itself: it takes transactions in, orders them, and answers from the committed state.
 
 The way of a submission: queue → form, signature and admission (signatures in a second process when there are
-several) → ready → block → durable → outcome. Everything runs on one event loop and the session is only touched
-from it; while block N executes here, the signatures of block N+1 are verified there.
+several) → ready → block → durable → outcome. While block N executes here, the signatures of block N+1 are verified
+there.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -16,21 +16,18 @@ from typing import Final, Self
 import structlog
 
 from carechain.chain.genesis import Genesis
-from carechain.chain.header import SealedHeader
-from carechain.chain.queries import Asker, View
 from carechain.chain.receipts import code_named
 from carechain.core.crypto import SigningKey
-from carechain.core.limits import STALE_BLOCK_S, SUBMIT_QUEUE_TXS
+from carechain.core.limits import STALE_BLOCK_S
 from carechain.core.rejection import Rejected
 from carechain.engine.embedded import BatchPolicy, BlockProducer, EmbeddedEngine
 from carechain.engine.session import Checkpoints, CommittedBlock, Session
-from carechain.engine.txindex import id_of
 from carechain.node.clock import ACCEPT_GAP_DAYS, BlockClock, Clock, require_near, uptime_s
 from carechain.node.culprit import NOBODYS_FAULT, find_culprit
-from carechain.node.feed import Feed, Subscription
+from carechain.node.ledger import Engine, LedgerNode, NodeFailed
 from carechain.node.metrics import Metrics
 from carechain.node.refusals import NodeCode, Overloaded
-from carechain.node.submissions import Group, Outcome, Submissions
+from carechain.node.submissions import Group, Outcome
 from carechain.node.worker import Worker
 from carechain.sdk.answers import ProvenEntry, Submitted
 
@@ -46,11 +43,7 @@ LOOK_AGAIN_S: Final = 1.0
 _log = structlog.get_logger("carechain.node")
 
 
-class NodeFailed(Exception):  # noqa: N818 - names what happened to the node
-    """The node can make no more blocks. What became of a waiting transaction shows by its id after a restart."""
-
-
-class NodeService:
+class NodeService(LedgerNode):
     """Submit to, follow and read one ledger: :meth:`open`, ``await start()``, … ``await drain()``."""
 
     def __init__(
@@ -69,31 +62,24 @@ class NodeService:
         ``clock`` is wall-clock time in Unix seconds, from which block time is made as long as ``passed``, which counts
         seconds and is never set, agrees with it.
         """
-        self.metrics: Final = metrics or Metrics()
-        self.server: Final = producer.party
-        """The party this node acts as: what a client names when it opens a session."""
-        self._session = session
+        super().__init__(session=session, server=producer.party, clock=clock, metrics=metrics)
         self._engine = EmbeddedEngine(session, producer)
         self._policy = policy or BatchPolicy()
-        self._clock = clock
         self._block_clock = BlockClock(wall=clock, passed=passed)
-        self._submissions = Submissions()
         self._worker = Worker(session, lambda: self._guarded(self._collect))
         self._verify_in_worker = verify_in_worker
         self._arrived: list[bytes] = []
-        self._feed = Feed(read=session.block, height=session.head.height)
-        self._sealed: SealedHeader | None = None
-        self._view: View | None = None
-        self._askers: dict[bytes, Asker] = {}
         self._wake = asyncio.Event()
         self._last_block_s = 0.0
         self._busy_s = 0.0
         # Opening may have executed what came after the last checkpoint.
         self._unwritten = True
-        self._draining = False
-        self._failure: BaseException | None = None
         self._running: asyncio.Task[None] | None = None
-        self._add_gauges()
+        self.metrics.gauge(
+            "verify_fallback_checks",
+            "Signatures the worker process should have verified but did not.",
+            lambda: self._worker.fallback_checks,
+        )
 
     @classmethod
     def open(
@@ -149,11 +135,7 @@ class NodeService:
         """Finish, write a checkpoint and close. May be repeated."""
         await self.finish()
         self._worker.close()
-        if self._failure is None:
-            self._session.close()
-        else:
-            # Nothing more is written: what was acknowledged is in the log.
-            self._session.__exit__(type(self._failure), self._failure, None)
+        self._close_session()
 
     async def stopped(self) -> None:
         """Wait until no more blocks are made; raises :class:`NodeFailed` when nobody asked for that."""
@@ -173,28 +155,34 @@ class NodeService:
         return self._block_clock.jumped(self.time_s)
 
     @property
-    def clock(self) -> Clock:
-        """The wall clock this node goes by."""
-        return self._clock
+    def engine(self) -> Engine:
+        """One process orders alone."""
+        return Engine(name="embedded")
 
-    def _require_working(self) -> None:
-        if self._failure is not None:
-            raise NodeFailed("no block can be made any more") from self._failure
+    def why_unready(self) -> str:
+        """Why this node should be given no work now, and what to look at; empty when it may be."""
+        age_s = int(self._clock()) - self.time_s
+        if not self.is_live:
+            return "It makes no blocks: it is stopping, or has failed, and then the log says why."
+        if self.clock_jumped:
+            return "This machine's clock jumped ahead. Set it right; if it is right, start the node again."
+        if age_s > STALE_BLOCK_S:
+            return "The last block is too old: look at the disk and at the load of this machine."
+        if age_s < -STALE_BLOCK_S:
+            return (
+                "The last block's time is ahead of this machine's clock. Look at this machine's clock first; if it is "
+                "right, the clock of the producer was wrong when the block was made, and block time waits for it."
+            )
+        return ""
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Nothing durable can be promised any more: everyone who waits is told, and the node stops."""
-        if self._failure is not None:
-            return
-        self._failure = error
+        """As for every node; what this one watches and waits for ends as well."""
+        super()._fail(error)
         self._worker.unwatch()
-        failed = NodeFailed("the node failed before the outcome was known: ask for the transaction by its id")
-        failed.__cause__ = error
-        self._submissions.fail(failed)
-        self._feed.end()
         self._wake.set()
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -206,45 +194,18 @@ class NodeService:
 
     # --- submitting ---------------------------------------------------------------------------------------
 
-    async def submit(self, raw: bytes) -> Submitted:
-        """Order one signed transaction; returns when it is durable, whatever its receipt says.
-
-        Raises ``Rejected`` when it is not admitted, :class:`Overloaded` when nothing more may wait, and
-        :class:`NodeFailed`. The same bytes sent again while they wait share one outcome.
-        """
-        outcome = (await self.submit_many((raw,)))[0]
-        if isinstance(outcome, Rejected):
-            raise outcome
-        return outcome
-
-    async def submit_many(self, raws: Sequence[bytes]) -> list[Outcome]:
-        """Order many; returns their outcomes in order once all are known.
-
-        Raises :class:`Overloaded` before taking any, ``Rejected`` for more than may ever wait, or :class:`NodeFailed`.
-        """
-        group = self.enqueue(raws)
-        await group.done
-        return [outcome for outcome in group.outcomes if outcome is not None]
-
     def enqueue(self, raws: Sequence[bytes]) -> Group:
-        """Take transactions in without waiting: ``done`` of the group tells when all have their outcome."""
+        """As for every node; nothing is taken in while the clock cannot be believed."""
         self._require_working()
-        if not self.is_live:
-            raise Overloaded(NodeCode.STOPPING)
         if self.clock_jumped:
             raise Overloaded(NodeCode.CLOCK_JUMPED)
-        if len(raws) > SUBMIT_QUEUE_TXS:
-            raise Rejected(NodeCode.TOO_MANY_TRANSACTIONS)
-        loop = asyncio.get_running_loop()
-        group = Group(len(raws), loop.create_future())
-        # A caller that is gone by the time the node fails has nobody to be told.
-        group.done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        fresh = self._submissions.take_in(raws, group, loop.time())
-        if fresh and not self._arrived:
+        return super().enqueue(raws)
+
+    def _take(self, raws: Sequence[bytes]) -> None:
+        if not self._arrived:
             # What else arrives in this turn of the loop is verified together with it.
-            loop.call_soon(self._guarded, self._admit_arrived)
-        self._arrived += fresh
-        return group
+            asyncio.get_running_loop().call_soon(self._guarded, self._admit_arrived)
+        self._arrived += raws
 
     def _admit_arrived(self) -> None:
         raws, self._arrived = self._arrived, []
@@ -290,16 +251,6 @@ class NodeService:
                 else:
                     self._submissions.make_ready(raw)
         self._wake.set()
-
-    def _set_aside(self, raw: bytes, bug: Exception) -> None:
-        """Refuse a transaction that the program fails over, and name it to the operator."""
-        tx_id = id_of(raw)
-        _log.error("transaction_not_executable", tx_id=None if tx_id is None else tx_id.hex(), exc_info=bug)
-        self._refuse(raw, Rejected(NodeCode.NOT_EXECUTABLE))
-
-    def _refuse(self, raw: bytes, refused: Rejected) -> None:
-        self.metrics.refused(int(refused.code))
-        self._submissions.settle(raw, refused)
 
     # --- making blocks ------------------------------------------------------------------------------------
 
@@ -373,9 +324,7 @@ class NodeService:
         self.metrics.block(block.receipts, time.perf_counter() - began_s)
         self._last_block_s = asyncio.get_running_loop().time()
         self._block_clock.made_block()
-        self._sealed = SealedHeader(block.header, block.signature)
-        self._settle(block)
-        self._feed.publish(block)
+        self._publish(block)
         return block
 
     def _execute(self, txs: list[bytes], time_s: int) -> CommittedBlock:
@@ -405,102 +354,11 @@ class NodeService:
             self._session.checkpoint(idle=True)
             self._unwritten = False
 
-    def _settle(self, block: CommittedBlock) -> None:
-        settle = self._submissions.settle
-        for index, (raw, tx_id, receipt) in enumerate(zip(block.txs, block.tx_ids, block.receipts, strict=True)):
-            settle(raw, Submitted(tx_id=tx_id or b"", height=block.height, index=index, receipt=receipt))
+    def _publish(self, block: CommittedBlock) -> None:
+        """As for every node; what the block had no place for has its outcome too."""
+        super()._publish(block)
         for raw, number in block.refused:
             code = code_named(number)
             if code is None:
                 raise ValueError(f"the engine refused with a code that nobody owns: {number}")
             self._refuse(raw, Rejected(code))
-
-    # --- following ----------------------------------------------------------------------------------------
-
-    def subscribe(self, from_height: int | None = None, *, by: bytes | None = None) -> Subscription:
-        """Committed blocks from ``from_height`` on (None: the next one), in order, without gaps.
-
-        Use it as ``async with service.subscribe() as blocks: async for block in blocks``. Raises
-        :class:`Overloaded` when too many follow, or too many for the party ``by``. Ends when the node stops.
-        """
-        return self._feed.subscribe(self.height + 1 if from_height is None else from_height, by=by)
-
-    # --- reading ------------------------------------------------------------------------------------------
-
-    @property
-    def genesis(self) -> Genesis:
-        """What the network started from."""
-        return self._session.genesis
-
-    @property
-    def chain_id(self) -> str:
-        """The network's name."""
-        return self._session.genesis.chain_id
-
-    @property
-    def height(self) -> int:
-        """The height of the last committed block."""
-        return self._session.head.height
-
-    @property
-    def time_s(self) -> int:
-        """The last block's time, Unix seconds."""
-        return self._session.head.time_s
-
-    @property
-    def app_hash(self) -> bytes:
-        """The root of the committed state."""
-        return self._session.head.app_hash
-
-    def view(self) -> View:
-        """The committed state at the last height, for queries; the same object until the next block."""
-        head = self._session.head
-        view = self._view
-        if view is None or view.height != head.height:
-            view = self._view = View(snapshot=self._session.snapshot(), height=head.height, time_s=head.time_s)
-            self._askers.clear()
-        return view
-
-    def asker(self, party: bytes) -> Asker | None:
-        """The party as the ledger has it now; whether it is live and may ask is judged by the query."""
-        view = self.view()
-        known = self._askers.get(party)
-        if known is not None:
-            return known
-        row = view.contracts.membership.party(party)
-        if row is None:
-            # Strangers are not remembered: there is no end to their ids.
-            return None
-        asker = self._askers[party] = Asker(party, row)
-        return asker
-
-    def prove(self, keys: Iterable[bytes]) -> tuple[SealedHeader, list[ProvenEntry]]:
-        """Proofs of state entries, or of their absence, under the app hash of the returned header."""
-        if self._sealed is None:
-            raise RuntimeError("the node was not started")
-        snapshot = self._session.snapshot()
-        entries = [ProvenEntry(key=key, value=snapshot.get(key), proof=snapshot.prove(key).to_bytes()) for key in keys]
-        return self._sealed, entries
-
-    def block(self, height: int) -> CommittedBlock:
-        """A committed block; raises ``IndexError`` if there is none at ``height``."""
-        return self._feed.block(height) if 0 < height <= self.height else self._session.block(height)
-
-    def locate(self, tx_id: bytes) -> tuple[int, int] | None:
-        """Height and index of a transaction on the ledger, or None."""
-        return self._session.locate(tx_id)
-
-    # --- figures ------------------------------------------------------------------------------------------
-
-    def _add_gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("height", "Height of the last block.", lambda: self.height)
-        gauge("block_time_seconds", "Time of the last block, Unix seconds.", lambda: self.time_s)
-        gauge("queue_transactions", "Transactions that wait for their outcome.", lambda: len(self._submissions))
-        gauge("queue_bytes", "Bytes of transactions that wait.", lambda: self._submissions.size_bytes)
-        gauge("event_streams", "Open subscriptions.", lambda: self._feed.subscribers)
-        gauge(
-            "verify_fallback_checks",
-            "Signatures the worker process should have verified but did not.",
-            lambda: self._worker.fallback_checks,
-        )

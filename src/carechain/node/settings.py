@@ -5,13 +5,15 @@ Secrets are given as paths of files; such a file must not be readable by others.
 """
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,15 +22,26 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, CONFIG_FILE_BYTES, SECRET_FILE_BYTES
+from carechain.core.limits import (
+    BLOCK_SIZE_BYTES,
+    BLOCK_TXS,
+    CONFIG_FILE_BYTES,
+    MEMPOOL_TXS,
+    SECRET_FILE_BYTES,
+    SNAPSHOTS_KEPT,
+)
+from carechain.engine.cometbft.config import SyncFrom, Tuning
 from carechain.engine.embedded import BATCH_BYTES, BATCH_TIMEOUT_S, BATCH_TXS, BatchPolicy
 from carechain.engine.session import Checkpoints
+from carechain.engine.snapshots import Rhythm
 from carechain.node.clock import ACCEPT_GAP_DAYS
 from carechain.sdk.keyfile import is_open_to_others
 
 CONFIG_FILE: Final = "config.toml"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+Peer = Annotated[str, Field(pattern=r"^[0-9a-f]{40}@[^@,\s]+:[0-9]{1,5}$")]
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class BadSettings(Exception):  # noqa: N818 - names what is wrong
@@ -50,6 +63,9 @@ class ApiSettings(_Group):
     port: Port = Field(default=8710, description="Port of the API; 0 takes a free one.")
     tls_certificate: Path | None = Field(default=None, description="PEM file with the certificate chain of the API.")
     tls_key: Path | None = Field(default=None, description="PEM file with the certificate's private key, mode 0600.")
+    require_client_certificate: bool = Field(
+        default=False, description="Whether the API lets in only servers and staff of members, by their certificate."
+    )
     connections: Annotated[int, Field(ge=1, le=65536)] = Field(
         default=1024, description="More connections at once than this are answered 503."
     )
@@ -61,6 +77,8 @@ class ApiSettings(_Group):
     def _tls_is_whole(self) -> "ApiSettings":
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key are given together or not at all")
+        if self.require_client_certificate and self.tls_key is None:
+            raise ValueError("require_client_certificate needs tls_certificate and tls_key")
         return self
 
 
@@ -77,6 +95,41 @@ class GatekeeperSettings(_Group):
     enabled: bool = Field(default=True, description="Whether this node serves its organisation's records.")
     host: str = Field(default="127.0.0.1", description="Address of the gatekeeper.")
     port: Port = Field(default=8712, description="Port of the gatekeeper; 0 takes a free one.")
+    require_client_certificate: bool = Field(
+        default=False, description="Whether the gatekeeper lets in only who shows a certificate of a member."
+    )
+
+
+class RelaySettings(_Group):
+    """Where this node, as the hub of a network, passes requests for records on to (LED-4)."""
+
+    enabled: bool = Field(default=False, description="Whether followers reach each other's gatekeepers through here.")
+    gatekeepers: dict[str, str] = Field(
+        default={}, description="Address of each organisation's gatekeeper, by its id of 64 hexadecimal digits."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of authorities believed besides each organisation's own."
+    )
+
+    @field_validator("gatekeepers")
+    @classmethod
+    def _whole_addresses(cls, given: dict[str, str]) -> dict[str, str]:
+        if not all(re.fullmatch("[0-9a-f]{64}", organisation) for organisation in given):
+            raise ValueError("an organisation's id has 64 hexadecimal digits in small letters")
+        if not all(_is_address(url) for url in given.values()):
+            raise ValueError("an address begins with https:// (http:// only on this machine), without user and query")
+        return given
+
+
+def _is_address(url: str) -> bool:
+    """Plain HTTP only within this machine, because tokens travel in headers."""
+    try:
+        parts = urlsplit(url)
+        # Reading the port says whether it is one.
+        whole = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)
+    except ValueError:
+        return False
+    return whole and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))
 
 
 class BatchSettings(_Group):
@@ -121,6 +174,89 @@ class ClockSettings(_Group):
     )
 
 
+class ConsensusSettings(_Group):
+    """The consensus engine, in a network whose blocks several organisations agree on; not used in any other."""
+
+    program: Path | None = Field(
+        default=None, description="CometBFT's program; without it, the one beside Python or on the search path."
+    )
+    host: str = Field(default="127.0.0.1", description="Address at which other organisations' nodes reach this one.")
+    port: Port = Field(default=26656, description="Port of that address.")
+    peers: tuple[Peer, ...] = Field(
+        default=(), description="Nodes to connect to, `<node id>@<host>:<port>` each; nobody else is looked for."
+    )
+    same_host: bool = Field(default=False, description="Allow several nodes of one network on one host, to try it out.")
+    block_txs: Annotated[int, Field(ge=1, le=BLOCK_TXS)] = Field(
+        default=BLOCK_TXS, description="So many transactions at most in a block that this node proposes."
+    )
+    propose_wait_ms: Annotated[int, Field(ge=100, le=60_000)] = Field(
+        default=3_000, description="How long to wait for a proposer before the next one's turn."
+    )
+    commit_wait_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        default=200, description="How long to wait for late votes after a block."
+    )
+    skip_commit_wait: bool = Field(default=True, description="Go on at once when every validator has voted.")
+    pool_txs: Annotated[int, Field(ge=100, le=100_000)] = Field(
+        default=MEMPOOL_TXS, description="So many transactions wait in the engine at most."
+    )
+    rpc_port: Port | None = Field(
+        default=None,
+        description="Port on 127.0.0.1 for the engine's own RPC, for newcomers' state sync; normally a private socket.",
+    )
+    resume_validator: bool = Field(
+        default=False,
+        description="Sign again although the signing state was lost: only when nobody else signs with this key.",
+    )
+    log_level: Literal["debug", "info", "error", "none"] = Field(
+        default="error", description="What the engine writes to cometbft/engine.log."
+    )
+
+    def tuning(self) -> Tuning:
+        """As the engine takes it."""
+        return Tuning(
+            propose_ms=self.propose_wait_ms,
+            commit_ms=self.commit_wait_ms,
+            skip_commit_wait=self.skip_commit_wait,
+            mempool_txs=self.pool_txs,
+            log_level=self.log_level,
+        )
+
+
+class SnapshotSettings(_Group):
+    """Snapshots of the state that this node of a consortium keeps for organisations that join late."""
+
+    every_blocks: Annotated[int, Field(ge=0)] = Field(
+        default=10_000, description="Made at every multiple of so many blocks, on all nodes alike; 0: never."
+    )
+    keep: Annotated[int, Field(ge=1, le=SNAPSHOTS_KEPT)] = Field(default=2, description="So many are kept.")
+
+    def rhythm(self) -> Rhythm:
+        """As the engine takes it."""
+        return Rhythm(every_blocks=self.every_blocks, keep=self.keep)
+
+
+class StateSyncSettings(_Group):
+    """Where a new node takes a snapshot of the state from, instead of all blocks, and what it trusts."""
+
+    servers: tuple[str, ...] = Field(default=(), description="Engine RPCs of two nodes, `host:port`; none: all blocks.")
+    trust_height: Annotated[int, Field(ge=0)] = Field(default=0, description="A height whose header is known for sure.")
+    trust_hash: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{64})?$")] = Field(
+        default="", description="The hash of that header, 64 hexadecimal digits."
+    )
+
+    @model_validator(mode="after")
+    def _trust_is_whole(self) -> "StateSyncSettings":
+        if self.servers and not (self.trust_height and self.trust_hash):
+            raise ValueError("servers need trust_height and trust_hash")
+        return self
+
+    def sync(self) -> SyncFrom | None:
+        """As the engine takes it."""
+        if not self.servers:
+            return None
+        return SyncFrom(servers=self.servers, trust_height=self.trust_height, trust_hash=self.trust_hash.upper())
+
+
 class LogSettings(_Group):
     """The log: JSON lines on standard error."""
 
@@ -145,10 +281,20 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     ops: OpsSettings = Field(default_factory=OpsSettings)
     gatekeeper_api: GatekeeperSettings = Field(default_factory=GatekeeperSettings)
+    relay: RelaySettings = Field(default_factory=RelaySettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     clock: ClockSettings = Field(default_factory=ClockSettings)
+    consensus: ConsensusSettings = Field(default_factory=ConsensusSettings)
+    snapshots: SnapshotSettings = Field(default_factory=SnapshotSettings)
+    state_sync: StateSyncSettings = Field(default_factory=StateSyncSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+
+    @model_validator(mode="after")
+    def _gatekeeper_can_ask(self) -> "Settings":
+        if self.gatekeeper_api.require_client_certificate and self.api.tls_key is None:
+            raise ValueError("gatekeeper_api.require_client_certificate needs api.tls_certificate and api.tls_key")
+        return self
 
     def path(self, path: Path) -> Path:
         """A configured path: absolute as it is, otherwise below the home."""

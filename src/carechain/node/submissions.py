@@ -113,6 +113,10 @@ class Submissions:
         for group, place in entry.waiting:
             group.settle(place, outcome)
 
+    def waits(self, raw: bytes) -> bool:
+        """Whether the transaction was submitted here and has no outcome yet."""
+        return raw in self._entries
+
     def fail(self, error: BaseException) -> None:
         """The node failed: tell everyone who waits."""
         for entry in self._entries.values():

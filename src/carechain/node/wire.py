@@ -179,6 +179,10 @@ STATUSES: Final[dict[RejectionCode, int]] = {
     NodeCode.TOO_MANY_OWN_STREAMS: 429,
     NodeCode.CLOCK_JUMPED: 503,
     NodeCode.NOT_EXECUTABLE: 500,
+    NodeCode.NO_BLOCK_YET: 503,
+    NodeCode.NO_COMMITS: 404,
+    NodeCode.ENGINE_AWAY: 503,
+    NodeCode.PROOF_IS_NOT_YOURS: 403,
 }
 """HTTP status by code. Not listed: 401 for authentication, 400 for everything else."""
 RETRY_LATER: Final = frozenset({429, 503})

@@ -9,14 +9,16 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from carechain.chain.questions import AnchorLine, LogLine, MayReadAnswer, PatientLine, StaffLine
+from carechain.chain.questions import AnchorLine, LogLine, MayReadAnswer, PatientLine, SanctionLine, StaffLine
 from carechain.chain.receipts import FullReceipt, Receipt
+from carechain.chain.versions import VersionLine
 from carechain.contracts.access import LogHead, TicketRow
 from carechain.contracts.consent.schema import RepresentativeRow, RequestRow, RuleRow
 from carechain.contracts.consent.views import GrantView, Reason
 from carechain.contracts.governance import AgreementRow, ProposalRow
 from carechain.contracts.membership import MemberRow
 from carechain.contracts.relationships import RelationRow, SummaryRow
+from carechain.contracts.validators import NodeRow, ValidatorRow
 from carechain.core.party import Party
 
 RowT = TypeVar("RowT")
@@ -25,7 +27,11 @@ MSGPACK: Final = "application/msgpack"
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Where the chain stands. ``server`` is the party that a session is opened with."""
+    """Where the chain stands. ``server`` is the party that a session is opened with.
+
+    ``peers`` is how many nodes this one is connected to, ``validators`` how many decide the order of blocks; ``why``
+    says what is wrong when the node should be given no work now.
+    """
 
     chain_id: str
     server: bytes
@@ -33,6 +39,11 @@ class Status(Struct, frozen=True, kw_only=True):
     time_s: int
     app_hash: bytes
     version: str
+    engine: str = "embedded"
+    peers: int = 0
+    validators: int = 0
+    ready: bool = True
+    why: str = ""
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -139,6 +150,10 @@ ROWS: Final[dict[str, Any]] = {
     "access.log_head": LogHead,
     "governance.proposals": NamedRow[ProposalRow],
     "governance.agreements": NamedRow[AgreementRow],
+    "governance.versions": VersionLine,
+    "validators.list": NamedRow[ValidatorRow],
+    "validators.nodes": NamedRow[NodeRow],
+    "sanctions.list": SanctionLine,
 }
 """The type of each query's rows."""
 

@@ -1,10 +1,12 @@
-"""An organisation's own certificate authority: issues the X.509 certificates of its staff (ID-1, S3).
+"""An organisation's own certificate authority: issues the X.509 certificates of its staff and servers (ID-1, LED-12).
 
 Certificates are built with the ``cryptography`` library and read back with :mod:`carechain.core.certificate`, the
 reader every node uses, before anyone sees them: what leaves here is known to be accepted. They carry ids and roles;
 names stay in the organisation's own directory. Dates and randomness are arguments.
 """
 
+import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
 from carechain.core.certificate import ROLES_OID, Authority, read_authority, read_staff
@@ -37,9 +39,21 @@ from carechain.sealing.symmetric import ScryptCost
 
 _SERIAL_SIZE: Final = 8
 _KEY_ID_SIZE: Final = 20
+_SERVER_NAME: Final = "node"
+"""The common name of every server: who it is says the organisation's id, where it is say the alternative names."""
 _ROLES_DER_PREFIX: Final = bytes.fromhex("0402")
 _PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 _PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
+
+
+class ServerCertificate(Struct, frozen=True):
+    """What a server shows and the key it shows it with: two PEM files. The repr shows no secret."""
+
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "ServerCertificate()"
 
 
 class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,21 +80,15 @@ class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_
 
         Raises :class:`~carechain.core.certificate.BadCertificate` where the dates do not fit the profile.
         """
-        seed = entropy(SEED_SIZE)
-        private_key = _private_key(suite, seed)
-        public_key = private_key.public_key()
-        name = _name(organisation)
-        builder = (
-            _builder(public_key, issuer=name, subject=name, entropy=entropy)
-            .not_valid_before(_whole_seconds(not_before))
-            .not_valid_after(_whole_seconds(not_after))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
+        return _self_signed(
+            organisation, suite, entropy(SEED_SIZE), not_before=not_before, not_after=not_after, entropy=entropy
         )
-        certificate = _sign(builder, private_key)
-        read_authority(certificate)
-        return CertificateAuthority(organisation=organisation, suite=suite, seed=seed, certificate=certificate)
+
+    def renewed(self, *, not_before: datetime, not_after: datetime, entropy: Entropy) -> "CertificateAuthority":
+        """The same authority and key with another validity: what it issued stays good under both certificates."""
+        return _self_signed(
+            self.organisation, self.suite, self.seed, not_before=not_before, not_after=not_after, entropy=entropy
+        )
 
     def authority(self) -> Authority:
         """The authority as the ledger reads it."""
@@ -115,11 +123,56 @@ class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_
             .not_valid_after(_whole_seconds(not_after))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(self._names_its_key(), critical=False)
             .add_extension(_roles_extension(roles), critical=False)
         )
         certificate = _sign(builder, _private_key(self.suite, self.seed))
         read_staff(certificate, self.certificate)
         return certificate
+
+    def issue_server(
+        self, hosts: Sequence[str], *, not_before: datetime, not_after: datetime, entropy: Entropy
+    ) -> ServerCertificate:
+        """A certificate for the organisation's servers, with a fresh P-256 key; also shown as a client (LED-12).
+
+        ``hosts`` are the names and IP addresses that clients use. The key is on P-256 whatever the authority's own
+        suite is, since not every TLS stack takes the others. Raises ``ValueError`` for no host or one that is none,
+        and for an end after the authority's own.
+        """
+        if _whole_seconds(not_after) > datetime.fromtimestamp(self.authority().not_after_s, UTC):
+            raise ValueError("a server's certificate cannot outlive its authority")
+        if not hosts:
+            raise ValueError("a server's certificate names at least one host")
+        key = _private_key(Suite.P256, entropy(SEED_SIZE))
+        public_key = key.public_key()
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = (
+            _builder(
+                public_key, issuer=_name(self.organisation), subject=_server_name(self.organisation), entropy=entropy
+            )
+            .not_valid_before(_whole_seconds(not_before))
+            .not_valid_after(_whole_seconds(not_after))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
+            .add_extension(self._names_its_key(), critical=False)
+        )
+        certificate = _sign(builder, _private_key(self.suite, self.seed))
+        return ServerCertificate(
+            certificate=x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM),
+            key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        )
+
+    def _names_its_key(self) -> x509.AuthorityKeyIdentifier:
+        """What strict verifiers want in whatever the authority issues (RFC 5280 section 4.2.1.1)."""
+        own = x509.load_der_x509_certificate(self.certificate).extensions
+        try:
+            named = own.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            named = x509.SubjectKeyIdentifier(_key_id(_private_key(self.suite, self.seed).public_key()))
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
 
     def to_bytes(self, *, password: str, entropy: Entropy, cost: ScryptCost | None = None) -> bytes:
         """The authority as an encrypted key file."""
@@ -154,6 +207,26 @@ class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 _decoder = msgspec.msgpack.Decoder(CertificateAuthority)
+
+
+def _self_signed(
+    organisation: bytes, suite: Suite, seed: bytes, *, not_before: datetime, not_after: datetime, entropy: Entropy
+) -> CertificateAuthority:
+    """An authority with the key of ``seed``; read back before anyone sees it."""
+    private_key = _private_key(suite, seed)
+    public_key = private_key.public_key()
+    name = _name(organisation)
+    builder = (
+        _builder(public_key, issuer=name, subject=name, entropy=entropy)
+        .not_valid_before(_whole_seconds(not_before))
+        .not_valid_after(_whole_seconds(not_after))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
+    )
+    certificate = _sign(builder, private_key)
+    read_authority(certificate)
+    return CertificateAuthority(organisation=organisation, suite=suite, seed=seed, certificate=certificate)
 
 
 def _private_key(suite: Suite, seed: bytes) -> _PrivateKey:
@@ -191,6 +264,28 @@ def _name(organisation: bytes, party: bytes | None = None) -> x509.Name:
     if party is not None:
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, party.hex()))
     return x509.Name(attributes)
+
+
+def _server_name(organisation: bytes) -> x509.Name:
+    """No staff's name: the ledger's reader wants a party's id in its place, so a server can never be enrolled."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation.hex()),
+            x509.NameAttribute(NameOID.COMMON_NAME, _SERVER_NAME),
+        ]
+    )
+
+
+def _host(text: str) -> x509.GeneralName:
+    """A host's name, in the form that DNS has for it, or an IP address; raises ``ValueError``."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        pass
+    name = text.encode("idna").decode("ascii")
+    if not name or not all(part and part.replace("-", "").replace("_", "").isalnum() for part in name.split(".")):
+        raise ValueError("this is neither a host's name nor an IP address")
+    return x509.DNSName(name)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

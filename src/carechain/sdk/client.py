@@ -1,15 +1,15 @@
-"""A client of one node: sessions, submission that never happens twice, queries with proofs, events (API-3).
+"""A client of the ledger: submission that never happens twice, proven answers, whichever node is up (API-3, API-6).
 
 A lost answer leaves open whether a transaction was ordered. The client never signs a second one for the same purpose:
-it sends the same bytes again, which the ledger takes at most once, and learns the outcome by the transaction's id.
+it sends the same bytes again, to the same node or to another, which the ledger takes at most once, and learns the
+outcome by the transaction's id. What was acknowledged to it is seen by its later questions, whichever node answers.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack
-from typing import Any, Final, Protocol, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
@@ -18,124 +18,80 @@ from msgspec import Struct
 from carechain.chain.genesis import Genesis
 from carechain.chain.queries import QUERIES
 from carechain.chain.questions import LogLine, LogPage, OfPseudonym
-from carechain.chain.receipts import OK, FullReceipt, Receipt, code_named
-from carechain.chain.tx import AdmissionCode, build, parse
-from carechain.core.crypto import SigningKey
+from carechain.chain.receipts import OK, FullReceipt, code_named
+from carechain.chain.tx import build
 from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
 from carechain.core.message import Message
-from carechain.sdk.answers import (
-    MSGPACK,
-    QueryAnswer,
-    Refusal,
-    ShownReceipt,
-    Status,
-    Submitted,
-    decode_answer,
-)
-from carechain.sdk.authentication import AuthCode, OpenSession, Service, sign_opening
+from carechain.sdk.answers import QueryAnswer, ShownReceipt, Status, Submitted, decode_answer
+from carechain.sdk.authentication import OpenSession
+from carechain.sdk.failures import Refused, Unreachable, WrongNode, graver
+from carechain.sdk.following import follow
 from carechain.sdk.identity import Identity
+from carechain.sdk.light.client import LightClient, Source, TrustFile, trust_of_genesis
+from carechain.sdk.light.proofs import Settled
+from carechain.sdk.nodes import REQUEST_S, Caller, Link, Links, Node, Patience
 from carechain.sdk.proofs import Network, NotProven, verify_answer, verify_inclusion
+from carechain.sdk.signer import HasKeys, Signer
+from carechain.sdk.submission import TX_UNKNOWN, Submission, fetch_receipt, is_about_the_bytes
+from carechain.sdk.tls import Trust
 from carechain.sdk.verify_log import CompleteLog, verify_log
+
+__all__ = ["Client", "HasKeys", "Node", "Refused", "Signer", "SyncClient", "Trust", "Unreachable", "WrongNode"]
 
 T = TypeVar("T")
 
 VALID_S: Final = TX_LIFETIME_S // 2
 """How long beyond block time a transaction is made valid: the other half is room for a block time known late."""
 BLOCK_TIME_AGE_S: Final = 60.0
-SESSION_MARGIN_S: Final = 30
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 2.0
-REQUEST_S: Final = 30.0
-_UNAUTHENTICATED: Final = 401
-_TOO_MANY: Final = 429
-_UNAVAILABLE: Final = 503
-_REFUSED: Final = 400
-RAW: Final = "application/octet-stream"
-
-
-class Refused(Exception):  # noqa: N818 - the node's answer, not a fault of the client
-    """A node or the ledger said no: the code's number, its stable label, and what to do."""
-
-    def __init__(self, *, code: int, label: str, reason: str, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{label} ({code}): {reason}")
-        self.code = code
-        self.label = label
-        self.reason = reason
-        self.retry_after_s = retry_after_s
-
-
-class Unreachable(Exception):  # noqa: N818 - names the state of the network
-    """The node did not answer. ``tx_id`` names a transaction whose outcome is open: ask for it by ``wait``."""
-
-    def __init__(self, reason: str, *, tx_id: bytes | None = None) -> None:
-        super().__init__(reason)
-        self.tx_id = tx_id
-
-
-class WrongNode(NotProven):
-    """Another node or network answers than the one this client is for. Nothing was signed; check the address."""
-
-
-class HasKeys(Protocol):
-    """A wallet's pseudonym, or anything else with an id and a signing key."""
-
-    @property
-    def id(self) -> bytes:
-        """The party's id."""
-
-    @property
-    def signing(self) -> SigningKey:
-        """Its ledger key."""
-
-
-class Signer(Struct, frozen=True):
-    """Who a client acts as."""
-
-    party: bytes
-    key: SigningKey
-
-    @staticmethod
-    def of(keys: "HasKeys | Identity | Signer") -> "Signer":
-        """From a pseudonym of a wallet, or an identity of a member, staff or representative."""
-        if isinstance(keys, Signer):
-            return keys
-        return Signer(keys.party, keys.signing_key()) if isinstance(keys, Identity) else Signer(keys.id, keys.signing)
+BEHIND_S: Final = 10.0
+"""How long a question waits for some node to reach the height that it must be answered at."""
 
 
 class Client:
-    """One party at one node. Use it as ``async with Client(url, signer) as client``."""
+    """One party at one or several nodes. Use it as ``async with Client(nodes, signer) as client``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are named, and have a use of their own
         self,
-        url: str,
-        signer: "HasKeys | Identity | Signer",
+        nodes: str | Node | Sequence[str | Node],
+        signer: HasKeys | Identity | Signer,
         *,
         genesis: Genesis | None = None,
         server: bytes | None = None,
+        trust: Trust | None = None,
+        keeper: bytes | None = None,
+        light: TrustFile | None = None,
         http: httpx.AsyncClient | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         clock: Callable[[], float] = time.time,
         give_up_s: float = REQUEST_S,
     ) -> None:
-        """``genesis`` is needed to check proofs and names the only network that anything is signed for.
+        """``nodes`` are addresses: first one's own organisation's, which share the work, then others' to fall back on.
 
-        ``server`` is the party id of the node's organisation. Without it the first answer's is taken and kept, so
-        give it where the address alone does not prove who answers: a node could pass a signed opening on to the
-        server it named. ``http`` may bring its own TLS settings and stays the caller's.
+        ``genesis`` is needed to check proofs, names the only network that anything is signed for, and says which
+        authorities vouch for servers; ``trust`` says that in its place. ``server`` is the member id of the
+        organisation whose the plain addresses are. Without it the first answer's is taken and kept, so give it where
+        the address alone does not prove who answers: a node could pass a signed opening on to the server it named.
+        ``http`` may bring its own TLS settings and stays the caller's. In a consortium, proofs are checked against the
+        validators' signatures, from the genesis on or from what the file ``light`` holds; what ``keeper``, an own
+        organisation's node, has sealed is taken at its word. Raises ``ValueError`` for what is no address.
         """
         self.signer: Final = Signer.of(signer)
-        self.network: Final = None if genesis is None else Network.of(genesis)
-        self._url = url.rstrip("/")
-        self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(timeout=httpx.Timeout(REQUEST_S), trust_env=False)
-        self._entropy = entropy
-        self._clock = clock
+        self.network: Final = None if genesis is None else Network.of(genesis, keeper)
+        self._caller = Caller(
+            self.signer,
+            chain_id=None if genesis is None else genesis.chain_id,
+            trust=trust or (None if genesis is None else Trust.of(genesis)),
+            entropy=entropy,
+            clock=clock,
+        )
+        listed = [nodes] if isinstance(nodes, str | Node) else nodes
+        self._links = Links([Node.of(one, server) for one in listed], self._caller, http)
         self._give_up_s = give_up_s
-        self._session: OpenSession | None = None
-        self._chain_id = None if self.network is None else self.network.chain_id
-        self._server = server
-        self._block_s = 0
-        self._block_seen_s = float("-inf")
+        self._genesis = genesis
+        self._trust_file = light
+        self._light: LightClient | None = None
+        self._acknowledged = 0
+        """The height of the last transaction that was acknowledged here: no later answer may be older."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,51 +100,36 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Release the connections; the session ends by itself."""
-        if self._owns_http:
-            await self._http.aclose()
+        """Release the connections; sessions end by themselves."""
+        await self._links.close()
 
     # --- the chain ----------------------------------------------------------------------------------------
 
     async def status(self) -> Status:
-        """Where the chain stands at this node; raises :class:`WrongNode`."""
-        status = msgspec.msgpack.decode(await self._send("GET", "/v1/status", signed_in=False), type=Status)
-        if self._chain_id not in (None, status.chain_id):
-            raise WrongNode("the node is one of another network; check its address")
-        if self._server not in (None, status.server):
-            raise WrongNode("the node is another organisation's than it must be; check its address")
-        self._chain_id, self._server = status.chain_id, status.server
-        self._note_block_time(status.time_s)
-        return status
+        """Where the chain stands at a node; raises :class:`WrongNode`, :class:`Unreachable`."""
+        return await self._anywhere(lambda link: link.status(timeout_s=self._links.answer_s))
 
-    async def _signed_for(self) -> tuple[str, bytes]:
-        """The network and the server that things are signed for: as the caller gave them, or the first answer did."""
-        if self._chain_id is not None and self._server is not None:
-            return self._chain_id, self._server
-        status = await self.status()
-        return status.chain_id, status.server
+    async def open_session(self) -> OpenSession:
+        """Sign in at a node; done by itself when a request needs it."""
+        return await self._anywhere(lambda link: link.open_session())
 
     async def block_time_s(self) -> int:
-        """The node's block time, at most a minute old."""
-        if time.monotonic() - self._block_seen_s > BLOCK_TIME_AGE_S:
+        """The nodes' block time, at most a minute old."""
+        if time.monotonic() - self._caller.block_seen_s > BLOCK_TIME_AGE_S:
             await self.status()
-        return self._block_s
-
-    def _note_block_time(self, time_s: int) -> None:
-        self._block_s = max(self._block_s, time_s)
-        self._block_seen_s = time.monotonic()
+        return self._caller.block_s
 
     # --- submitting ---------------------------------------------------------------------------------------
 
     async def sign(self, *messages: Message, nonce: bytes | None = None) -> bytes:
         """The bytes of a transaction with these messages, signed and valid for about five minutes."""
-        chain_id, _ = await self._signed_for()
+        valid_until_s = await self.block_time_s() + VALID_S
         return build(
             key=self.signer.key,
             sender=self.signer.party,
-            chain_id=chain_id,
-            nonce=nonce or self._entropy(NONCE_SIZE),
-            valid_until_s=await self.block_time_s() + VALID_S,
+            chain_id=self._caller.chain_id or (await self.status()).chain_id,
+            nonce=nonce or self._caller.entropy(NONCE_SIZE),
+            valid_until_s=valid_until_s,
             messages=messages,
         )
 
@@ -206,199 +147,211 @@ class Client:
         return submitted
 
     async def send(self, raw: bytes) -> Submitted:
-        """Order a signed transaction, whatever its receipt says; sent again until an outcome is known.
+        """Order a signed transaction, whatever its receipt says; the same bytes go out until an outcome is known.
 
-        Raises :class:`Refused` when it is not admitted, :class:`Unreachable` after ``give_up_s``.
+        Raises :class:`Refused` when it is certain that it was not admitted, :class:`Unreachable` with the
+        transaction's id when ``give_up_s`` have passed and the outcome is open.
         """
-        tx_id = parse(raw).id
-        patience = _Patience(self._give_up_s)
-        while True:
-            try:
-                answer = await self._send("POST", "/v1/transactions", raw, media=RAW, signed_in=False)
-                return msgspec.msgpack.decode(answer, type=Submitted)
-            except Refused as refused:
-                settled = refused.code == AdmissionCode.REPLAYED
-                if settled or (refused.code == AdmissionCode.EXPIRED and patience.retried):
-                    known = await self._outcome(tx_id)
-                    if known is not None:
-                        return known
-                if refused.retry_after_s is None or not await patience.pause(refused.retry_after_s):
-                    raise
-            except Unreachable as lost:
-                if not await patience.pause():
-                    raise Unreachable(str(lost), tx_id=tx_id) from lost
+        return self._note(await self._submission(raw).settle(Patience(self._give_up_s)))
 
     async def send_many(self, raws: list[bytes]) -> list[Submitted | Refused]:
-        """Order many at once; one outcome for each, in order. Raises :class:`Refused`, :class:`Unreachable`."""
+        """Order many at once; one outcome for each, in order. Raises :class:`Refused`, :class:`Unreachable`.
+
+        A node that does not answer is followed by the next; what the lost one had ordered is then found by its id.
+        """
         body = msgspec.msgpack.encode(raws)
-        answer = await self._send("POST", "/v1/transactions/batch", body, signed_in=False)
-        outcomes: list[Submitted | Refused] = []
-        for one in msgspec.msgpack.decode(answer, type=list[msgspec.Raw]):
-            fields = msgspec.msgpack.decode(one)
-            if "tx_id" in fields:
-                outcomes.append(msgspec.msgpack.decode(one, type=Submitted))
-            else:
-                outcomes.append(Refused(**fields))
+        lost = False
+
+        async def order(link: Link) -> list[Submitted | Refused]:
+            nonlocal lost
+            try:
+                data = await link.ask("POST", "/v1/transactions/batch", body, signed_in=False)
+            except Unreachable as gone:
+                lost = lost or gone.sent
+                raise
+            return _outcomes(data)
+
+        outcomes = await self._anywhere(order)
+        if lost:
+            patience = Patience(self._give_up_s)
+            outcomes = [
+                await self._submission(raw).found(one, patience)
+                if isinstance(one, Refused) and not is_about_the_bytes(one)
+                else one
+                for raw, one in zip(raws, outcomes, strict=True)
+            ]
+        for one in outcomes:
+            if isinstance(one, Submitted):
+                self._note(one)
         return outcomes
 
     async def receipt(self, tx_id: bytes) -> ShownReceipt:
-        """The receipt of a transaction as far as this party may see it; raises :class:`Refused`."""
-        answer = await self._send("GET", f"/v1/transactions/{tx_id.hex()}")
-        return msgspec.msgpack.decode(answer, type=ShownReceipt)
+        """The receipt of a transaction as far as this party may see it; raises :class:`Refused`.
+
+        A node that does not have it may only be behind, so all are asked.
+        """
+        return await self._anywhere(
+            lambda link: fetch_receipt(link, tx_id, timeout_s=self._links.answer_s), elsewhere=TX_UNKNOWN
+        )
 
     async def proven_receipt(self, tx_id: bytes) -> FullReceipt:
-        """The receipt of an own transaction, proven against the genesis' block producers; raises ``NotProven``."""
-        return verify_inclusion(await self.receipt(tx_id), tx_id, self._require_network())
+        """The receipt of an own transaction, proven by the block's producer or its validators; raises ``NotProven``."""
+        network = self._require_network()
+        if network.producers or network.keeper is not None:
+            shown = await self.receipt(tx_id)
+            if shown.inclusion is None or network.counts(shown.inclusion.sealed):
+                return verify_inclusion(shown, tx_id, network)
+        path = f"/v1/light/inclusion/{tx_id.hex()}"
+        data = await self._anywhere(
+            lambda link: link.ask("GET", path, timeout_s=self._links.answer_s), elsewhere=TX_UNKNOWN
+        )
+        return await self.light.prove(data, tx_id)
 
     async def wait(self, tx_id: bytes) -> Submitted:
         """The outcome of a transaction of this party, once it is on the ledger.
 
         Raises :class:`Unreachable` when it is not there after ``give_up_s``: it may still come until it expires.
         """
-        patience = _Patience(self._give_up_s)
-        while True:
-            try:
-                known = await self._outcome(tx_id)
-            except Unreachable:
-                known = None
-            if known is not None:
-                return known
-            if not await patience.pause():
-                raise Unreachable("the transaction is not on the ledger yet", tx_id=tx_id)
+        return self._note(await Submission(self._links, tx_id).wait(Patience(self._give_up_s)))
 
-    async def _outcome(self, tx_id: bytes) -> Submitted | None:
-        try:
-            full = (await self.receipt(tx_id)).receipt
-        except Refused as refused:
-            if refused.label == "NODE.TX_UNKNOWN":
-                return None
-            raise
-        receipt = Receipt(full.code, full.failed_message, full.events, full.reads, full.writes)
-        return Submitted(tx_id=tx_id, height=full.height, index=full.index, receipt=receipt)
+    def _submission(self, raw: bytes) -> Submission:
+        return Submission.of(self._links, raw, at_least=self._acknowledged)
+
+    def _note(self, submitted: Submitted) -> Submitted:
+        self._acknowledged = max(self._acknowledged, submitted.height)
+        return submitted
 
     # --- asking -------------------------------------------------------------------------------------------
 
-    async def query(self, name: str, args: Struct, *, prove: bool = False) -> QueryAnswer:
-        """Ask; with ``prove`` the answer is checked against the genesis' block producers before it is returned.
+    async def query(self, name: str, args: Struct, *, prove: bool = False, at_least: int = 0) -> QueryAnswer:
+        """Ask; with ``prove`` the answer is checked against the producer's seal or the validators' signatures.
 
         A proven answer has no computed fields: grants come as :class:`~carechain.sdk.answers.NamedRow`.
-        ``args`` is the struct that the query takes. Raises :class:`Refused`, :class:`Unreachable`, ``NotProven``.
+        ``args`` is the struct that the query takes. The answer is of the height ``at_least`` or later, and never
+        older than what was acknowledged to this client; a node that is behind is waited for or left for another.
+        Raises :class:`Refused`, :class:`Unreachable`, ``NotProven``.
         """
         if not isinstance(args, QUERIES[name].args):
             raise TypeError(f"{name} takes {QUERIES[name].args.__name__}")
         path = f"/v1/query/{name}?prove=1" if prove else f"/v1/query/{name}"
-        data = await self._send("POST", path, msgspec.msgpack.encode(args))
-        try:
-            answer = decode_answer(name, data)
-        except msgspec.MsgspecError:
-            raise Unreachable("the node's answer cannot be read: client and node do not fit") from None
-        self._note_block_time(answer.time_s)
+        body = msgspec.msgpack.encode(args)
+
+        async def ask(link: Link) -> QueryAnswer:
+            data = await link.ask("POST", path, body, timeout_s=self._links.answer_s)
+            try:
+                answer = decode_answer(name, data)
+            except msgspec.MsgspecError:
+                raise Unreachable("the node's answer cannot be read: client and node do not fit") from None
+            link.height = max(link.height, answer.height)
+            self._caller.note_block_time(answer.time_s)
+            return answer
+
+        answer = await self._anywhere(ask, at_least=max(at_least, self._acknowledged))
         if prove:
-            proven = verify_answer(name, args, answer, self._require_network())
-            return msgspec.structs.replace(answer, rows=proven.rows)
+            answer, why = await self._believe(answer)
+            return msgspec.structs.replace(answer, rows=verify_answer(name, args, answer, why).rows)
         return answer
 
+    async def _believe(self, answer: QueryAnswer) -> tuple[QueryAnswer, Network | Settled]:
+        """The answer, at the height that it is proven for, with the reason to believe in its state."""
+        network = self._require_network()
+        if network.producers or (network.keeper is not None and network.counts(answer.sealed)):
+            return answer, network
+        return await self.light.believe(answer, at_least=self._acknowledged)
+
+    @property
+    def light(self) -> LightClient:
+        """What the validators signed, for a client of a consortium; raises ``NotProven`` elsewhere."""
+        if self._light is None:
+            if self._genesis is None:
+                raise NotProven("proofs need the network's genesis: give it to the client")
+            file, trusted = self._trust_file, trust_of_genesis(self._genesis)
+            self._light = LightClient(
+                (file and file.read(trusted.chain_id)) or trusted,
+                lambda: [Source(one.url, one.light_block) for one in self._links.in_turn()],
+                clock=self._caller.clock,
+                keep=None if file is None else file.keep,
+            )
+        return self._light
+
     async def rows(self, name: str, args: Any, *, prove: bool = False) -> list[Any]:  # noqa: ANN401 - any query's
-        """All rows of a query, page after page."""
+        """All rows of a query, page after page; none is of an earlier height than the one before."""
+        return (await self._all_rows(name, args, prove=prove))[0]
+
+    async def _all_rows(self, name: str, args: Any, *, prove: bool) -> tuple[list[Any], int]:  # noqa: ANN401 - any query's
         rows: list[Any] = []
+        height = 0
         while True:
-            answer = await self.query(name, args, prove=prove)
+            answer = await self.query(name, args, prove=prove, at_least=height)
             rows.extend(answer.rows)
+            height = answer.height
             if answer.after is None:
-                return rows
+                return rows, height
             after = answer.after if len(answer.after) > 1 else answer.after[0]
             args = msgspec.structs.replace(args, after=after)
 
     async def access_log(self, pseudonym: bytes) -> CompleteLog:
         """The whole access log of a pseudonym, proven complete; raises ``NotProven``, :class:`Refused`."""
-        network = self._require_network()
         lines: list[LogLine] = []
         while True:
             last = lines[-1].number if lines else None
-            lines += await self.rows("access.log", LogPage(pseudonym=pseudonym, after=last))
-            head = await self.query("access.log_head", OfPseudonym(pseudonym), prove=True)
+            more, height = await self._all_rows("access.log", LogPage(pseudonym=pseudonym, after=last), prove=False)
+            lines += more
+            head = await self.query("access.log_head", OfPseudonym(pseudonym), prove=True, at_least=height)
             # A line that came in between is fetched too; a log shorter than it was is no log.
             if not head.rows or head.rows[0].count <= len(lines):
-                return verify_log(pseudonym, lines, head, network)
+                return verify_log(pseudonym, lines, *await self._believe(head))
 
-    async def events(self, from_height: int | None = None) -> AsyncIterator[dict[str, Any]]:
-        """What the node streams: objects with ``kind`` (events, beat or end) and the fields of the reference.
+    def events(self, from_height: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        """What a node streams: objects with ``kind`` (events, beat or end) and the fields of the reference.
 
-        Raises :class:`Refused`, :class:`Unreachable`.
+        A stream that breaks goes on at another node, without a gap. Raises :class:`Refused`, :class:`Unreachable`.
         """
-        path = "/v1/events" if from_height is None else f"/v1/events?from={from_height}"
+        return follow(self._links, from_height)
+
+    async def _anywhere(
+        self, ask: Callable[[Link], Awaitable[T]], *, at_least: int = 0, elsewhere: str | None = None
+    ) -> T:
+        """What the first node answers that can be used and has reached ``at_least``.
+
+        A refusal is a node's judgement and ends the search, unless the node is behind and may judge differently soon,
+        or the refusal is called ``elsewhere``. Raises the gravest of the failures when no node can be used.
+        """
+        patience = Patience(min(BEHIND_S, self._give_up_s))
+        while True:
+            behind = False
+            failure: Exception | None = None
+            for link in self._links.in_turn():
+                try:
+                    return await self._at(link, ask, at_least, elsewhere)
+                except _NotHere as other:
+                    behind = behind or other.why is None
+                    failure = failure if other.why is None else graver(failure, other.why)
+            if not behind and failure is not None:
+                raise failure
+            if not await patience.pause():
+                raise Unreachable(f"no node has reached height {at_least} yet")
+
+    async def _at(self, link: Link, ask: Callable[[Link], Awaitable[T]], at_least: int, elsewhere: str | None) -> T:
+        """What this node answers; raises :class:`_NotHere` where another one should be asked."""
         try:
-            async with AsyncExitStack() as open_until_read:
-                response = await self._stream(path, open_until_read)
-                kind = ""
-                async for line in response.aiter_lines():
-                    if line.startswith("event: "):
-                        kind = line.removeprefix("event: ")
-                    elif line.startswith("data: "):
-                        yield {"kind": kind, **msgspec.json.decode(line.removeprefix("data: "))}
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{type(error).__name__}: the event stream broke") from None
-
-    async def _stream(self, path: str, until: AsyncExitStack) -> httpx.Response:
-        """An answer that is read as it comes; signs in again once if the node has forgotten the session."""
-        for forgotten_before in (False, True):
-            headers = {"authorization": f"Bearer {await self._token()}"}
-            request = self._http.stream("GET", self._url + path, headers=headers, timeout=httpx.Timeout(REQUEST_S))
-            response = await until.enter_async_context(request)
-            if response.status_code < _REFUSED:
-                break
-            refused = _refused(response, await response.aread())
-            if forgotten_before or refused.code != AuthCode.SESSION_UNKNOWN:
-                raise refused
-            self._session = None
-        return response
-
-    # --- sessions and transport ---------------------------------------------------------------------------
-
-    async def _token(self) -> str:
-        session = self._session
-        if session is None or session.expires_s - SESSION_MARGIN_S <= self._clock():
-            session = self._session = await self.open_session()
-        return session.token
-
-    async def open_session(self) -> OpenSession:
-        """Sign in at the node; done by itself when a request needs it."""
-        chain_id, server = await self._signed_for()
-        opening = sign_opening(
-            self.signer.key,
-            chain_id=chain_id,
-            service=Service.NODE,
-            server=server,
-            party=self.signer.party,
-            time_s=int(self._clock()),
-            nonce=self._entropy(NONCE_SIZE),
-        )
-        answer = await self._send("POST", "/v1/session", msgspec.msgpack.encode(opening), signed_in=False)
-        return msgspec.msgpack.decode(answer, type=OpenSession)
-
-    async def _send(
-        self, method: str, path: str, body: bytes = b"", *, media: str = MSGPACK, signed_in: bool = True
-    ) -> bytes:
-        """One request, answered with a body; signs in again once if the node has forgotten the session."""
-        try:
-            return await self._once(method, path, body, media, signed_in=signed_in)
+            await self._links.make_sure(link)
+            answer = await ask(link)
+        except (Unreachable, WrongNode) as lost:
+            link.set_aside()
+            raise _NotHere(lost) from None
         except Refused as refused:
-            if not signed_in or refused.code != AuthCode.SESSION_UNKNOWN:
-                raise
-        self._session = None
-        return await self._once(method, path, body, media, signed_in=True)
-
-    async def _once(self, method: str, path: str, body: bytes, media: str, *, signed_in: bool) -> bytes:
-        headers = {"content-type": media, "accept": MSGPACK}
-        if signed_in:
-            headers["authorization"] = f"Bearer {await self._token()}"
-        try:
-            response = await self._http.request(method, self._url + path, content=body, headers=headers)
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{type(error).__name__}: no answer from the node") from None
-        if response.status_code >= _REFUSED:
-            raise _refused(response, response.content)
-        return response.content
+            if refused.is_passing:
+                link.set_aside(refused.retry_after_s)
+            if refused.is_passing or refused.label == elsewhere:
+                raise _NotHere(refused) from None
+            if await link.is_behind(at_least):
+                raise _NotHere(None) from None
+            raise
+        link.is_well()
+        if link.height < at_least:
+            raise _NotHere(None)
+        return answer
 
     def _require_network(self) -> Network:
         if self.network is None:
@@ -406,57 +359,49 @@ class Client:
         return self.network
 
 
-class _Patience:
-    """How often and how long to try again: pauses that double, until a time is up."""
+class _NotHere(Exception):  # noqa: N818 - says where to look
+    """Another node is to be asked: this one failed, or is behind (``why`` None)."""
 
-    def __init__(self, give_up_s: float) -> None:
-        self._until_s = time.monotonic() + give_up_s
-        self._next_s = FIRST_PAUSE_S
-        self.retried = False
-
-    async def pause(self, at_least_s: float = 0.0) -> bool:
-        """Wait before the next attempt; False when the time is up."""
-        self.retried = True
-        pause_s = max(self._next_s, at_least_s)
-        if time.monotonic() + pause_s > self._until_s:
-            return False
-        self._next_s = min(2 * self._next_s, LONGEST_PAUSE_S)
-        await asyncio.sleep(pause_s)
-        return True
+    def __init__(self, why: Exception | None) -> None:
+        super().__init__()
+        self.why = why
 
 
-def _refused(response: httpx.Response, body: bytes) -> Refused:
-    """The refusal in an answer's body; an answer without one comes from something that is not a node."""
-    retry = response.headers.get("retry-after", "")
-    retry_after_s = float(retry) if retry.isdigit() and response.status_code in (_TOO_MANY, _UNAVAILABLE) else None
-    as_json = response.headers.get("content-type", "").startswith("application/json")
+def _outcomes(data: bytes) -> list[Submitted | Refused]:
+    """The outcomes of a batch; raises :class:`Unreachable` for what is no node's answer."""
+    outcomes: list[Submitted | Refused] = []
     try:
-        refusal = msgspec.json.decode(body, type=Refusal) if as_json else msgspec.msgpack.decode(body, type=Refusal)
-    except msgspec.MsgspecError:
-        return Refused(
-            code=response.status_code,
-            label=f"HTTP.{response.status_code}",
-            reason="The answer is not a node's. Check the address.",
-            retry_after_s=retry_after_s,
-        )
-    return Refused(code=refusal.code, label=refusal.label, reason=refusal.reason, retry_after_s=retry_after_s)
+        for one in msgspec.msgpack.decode(data, type=list[msgspec.Raw]):
+            fields = msgspec.msgpack.decode(one)
+            if "tx_id" in fields:
+                outcomes.append(msgspec.msgpack.decode(one, type=Submitted))
+            else:
+                outcomes.append(Refused(**fields))
+    except (msgspec.MsgspecError, TypeError):
+        raise Unreachable("the node's answer cannot be read: client and node do not fit") from None
+    return outcomes
 
 
 class SyncClient:
-    """The same client for programs without an event loop. Use it as ``with SyncClient(url, signer) as client``."""
+    """The same client for programs without an event loop. Use it as ``with SyncClient(nodes, signer) as client``."""
 
     def __init__(
         self,
-        url: str,
-        signer: "HasKeys | Identity | Signer",
+        nodes: str | Node | Sequence[str | Node],
+        signer: HasKeys | Identity | Signer,
         *,
         genesis: Genesis | None = None,
         server: bytes | None = None,
+        trust: Trust | None = None,
+        keeper: bytes | None = None,
+        light: TrustFile | None = None,
         give_up_s: float = REQUEST_S,
     ) -> None:
         """As :class:`Client`."""
+        self._client = Client(
+            nodes, signer, genesis=genesis, server=server, trust=trust, keeper=keeper, light=light, give_up_s=give_up_s
+        )
         self._runner = asyncio.Runner()
-        self._client = Client(url, signer, genesis=genesis, server=server, give_up_s=give_up_s)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """Believing a node's answer only as far as it is proven (LED-10): state entries, and a transaction's inclusion.
 
-Everything is checked against a sealed header, and the header against the block producers that the genesis names. The
-client works out by itself which state keys the shown rows must stand under, so a node cannot prove something else
+Everything is checked against an app hash that is believed for a reason: because a block producer that the genesis
+names sealed it (:class:`Network`), or because the validators of a consortium signed it (:mod:`carechain.sdk.light`).
+The client works out by itself which state keys the shown rows must stand under, so a node cannot prove something else
 than it shows. What is proven is that each shown row is on the ledger as shown; that a record's latest version is the
 latest; and for the access log (:mod:`carechain.sdk.verify_log`) that no row is missing. What the node computed, such
 as whether a grant is live, is not proven and not handed on.
@@ -9,7 +10,7 @@ as whether a grant is live, is not proven and not handed on.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -24,7 +25,7 @@ from carechain.core import merkle
 from carechain.core.codec import Malformed, encode
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.rejection import Rejected
-from carechain.engine.sealed import ProducerKeys, producer_keys
+from carechain.engine.sealed import Sealers
 from carechain.sdk.answers import NamedRow, QueryAnswer, ShownReceipt
 from carechain.state import proof as state_proof
 
@@ -36,16 +37,51 @@ class NotProven(Exception):  # noqa: N818 - names what is wrong with the answer
     """An answer's proof does not show what the answer says. Do not believe it; ask another node."""
 
 
+class Believed(Struct, frozen=True, kw_only=True):
+    """The state after block ``height``, whose time is ``time_s`` (Unix seconds), as a client has reason to believe."""
+
+    height: int
+    time_s: int
+    app_hash: bytes
+
+
+class Trust(Protocol):
+    """Why a client believes a state: the one step that differs between the engines."""
+
+    def believe(self, answer: QueryAnswer) -> Believed:
+        """The state that the answer is about; raises :class:`NotProven` when there is no reason to believe in it."""
+        ...
+
+
 class Network(Struct, frozen=True, kw_only=True):
-    """What a client must know beforehand to believe a header: the chain's name and who signs its blocks."""
+    """What a client must know beforehand to believe a header: the chain's name and whose seal counts.
+
+    That is the genesis' block producers (``producers``: party id to suite and public key) where there are any. In a
+    consortium it is the one organisation ``keeper`` that vouches for its own copy, as a member's staff may take their
+    own node's word; with neither, only the validators' signatures prove anything.
+    """
 
     chain_id: str
-    producers: ProducerKeys
+    producers: dict[bytes, tuple[int, bytes]]
+    keeper: bytes | None = None
 
     @staticmethod
-    def of(genesis: Genesis) -> "Network":
-        """As the genesis file has them."""
-        return Network(chain_id=genesis.chain_id, producers=producer_keys(genesis))
+    def of(genesis: Genesis, keeper: bytes | None = None) -> "Network":
+        """As the genesis file has them; ``keeper`` counts only where no producer is named."""
+        sealers = Sealers.of(genesis, keeper)
+        return Network(chain_id=genesis.chain_id, producers=sealers.producers, keeper=sealers.keeper)
+
+    def counts(self, sealed: bytes) -> bool:
+        """Whether the header says it is sealed by somebody whose seal counts; that it is, is for others to check."""
+        try:
+            return Sealers(self.producers, self.keeper).key_of(decode_sealed(sealed)) is not None
+        except Malformed:
+            return False
+
+    def believe(self, answer: QueryAnswer) -> Believed:
+        """The state in the answer's sealed header; raises :class:`NotProven`."""
+        header = verify_header(answer.sealed, self)
+        return Believed(height=header.height, time_s=header.time_s, app_hash=header.app_hash)
 
 
 class Proven(Struct, frozen=True, kw_only=True):
@@ -60,7 +96,7 @@ class Proven(Struct, frozen=True, kw_only=True):
 
 
 def verify_header(sealed: bytes, network: Network) -> Header:
-    """The header, if a block producer of the network signed it; raises :class:`NotProven`."""
+    """The header, if somebody sealed it whose seal counts in the network; raises :class:`NotProven`."""
     try:
         decoded = decode_sealed(sealed)
     except Malformed:
@@ -70,19 +106,20 @@ def verify_header(sealed: bytes, network: Network) -> Header:
         raise NotProven("the header's version is unknown")
     if header.chain_id != network.chain_id:
         raise NotProven("the header is of another network")
-    key = network.producers.get(header.producer)
+    key = Sealers(network.producers, network.keeper).key_of(decoded)
     if key is None:
-        raise NotProven("the header's producer is not one of the network's")
+        raise NotProven("nobody sealed the header whose seal counts in the network")
     try:
         verify(suite=key[0], public_key=key[1], signature=decoded.signature, message=signing_bytes(header))
     except BadSignature:
-        raise NotProven("the producer's signature does not hold") from None
+        raise NotProven("the signature over the header does not hold") from None
     return header
 
 
-def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -> Proven:  # noqa: ANN401 - any query's
+def verify_answer(name: str, args: Any, answer: QueryAnswer, trust: Trust) -> Proven:  # noqa: ANN401 - any query's
     """Check every row of an answer that was asked for with ``prove``; raises :class:`NotProven`.
 
+    ``trust`` says why its state is believed: a :class:`Network`, or the ``Settled`` of :mod:`carechain.sdk.light`.
     ``args`` are the query's arguments and ``answer`` has typed rows. A query about one thing has exactly one row. A
     query whose rows are computed and not stored (who can see, may read, lists) cannot be proven.
     """
@@ -91,8 +128,8 @@ def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -
         raise NotProven(f"the answer to {name} is computed and has no proof")
     if name in ABOUT_ONE and len(answer.rows) != 1:
         raise NotProven(f"the answer to {name} is one row, and this is not one")
-    header = verify_header(answer.sealed, network)
-    if (header.height, header.time_s, header.app_hash) != (answer.height, answer.time_s, answer.app_hash):
+    believed = trust.believe(answer)
+    if (believed.height, believed.time_s, believed.app_hash) != (answer.height, answer.time_s, answer.app_hash):
         raise NotProven("the answer and its header are not of one block")
     try:
         entries = entries_of(args, answer.rows)
@@ -102,9 +139,9 @@ def verify_answer(name: str, args: Any, answer: QueryAnswer, network: Network) -
     # Rows stand in the order of their keys, so none can be shown twice.
     if any(one[0] >= other[0] for one, other in pairwise(entries)):
         raise NotProven("a row is there twice or out of order")
-    verify_entries(entries, answer, header.app_hash)
+    verify_entries(entries, answer, believed.app_hash)
     rows = tuple(NamedRow(one.grant_id, one.grant) if isinstance(one, GrantView) else one for one in answer.rows)
-    return Proven(height=header.height, time_s=header.time_s, rows=rows)
+    return Proven(height=believed.height, time_s=believed.time_s, rows=rows)
 
 
 def verify_entries(entries: Sequence[Entry], answer: QueryAnswer, app_hash: bytes) -> None:

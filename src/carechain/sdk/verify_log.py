@@ -12,7 +12,7 @@ from msgspec import Struct
 from carechain.chain.questions import LogLine, OfPseudonym
 from carechain.contracts.access import EMPTY_LOG, LogHead, running_hash
 from carechain.sdk.answers import QueryAnswer
-from carechain.sdk.proofs import Network, NotProven, verify_answer
+from carechain.sdk.proofs import NotProven, Trust, verify_answer
 
 
 class CompleteLog(Struct, frozen=True, kw_only=True):
@@ -34,12 +34,13 @@ def head_of(lines: Sequence[LogLine]) -> LogHead:
     return head
 
 
-def verify_log(pseudonym: bytes, lines: Sequence[LogLine], answer: QueryAnswer, network: Network) -> CompleteLog:
+def verify_log(pseudonym: bytes, lines: Sequence[LogLine], answer: QueryAnswer, trust: Trust) -> CompleteLog:
     """Check that ``lines`` are all lines of the pseudonym's log; raises :class:`NotProven`.
 
-    ``answer`` is that of ``access.log_head`` with proofs. An empty log is proven by the absence of its entry.
+    ``answer`` is that of ``access.log_head`` with proofs, and ``trust`` says why its state is believed. An empty log is
+    proven by the absence of its entry.
     """
-    proven = verify_answer("access.log_head", OfPseudonym(pseudonym), answer, network)
+    proven = verify_answer("access.log_head", OfPseudonym(pseudonym), answer, trust)
     if proven.rows != (head_of(lines),):
         raise NotProven("these lines are not the log that the ledger commits to")
     return CompleteLog(pseudonym=pseudonym, lines=tuple(lines), height=proven.height, time_s=proven.time_s)

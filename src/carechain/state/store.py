@@ -25,6 +25,7 @@ from carechain.core.ids import U63, Hash
 from carechain.core.limits import LOWER_CACHE_BYTES, NODE_CACHE_BYTES
 from carechain.core.message import Row
 from carechain.state import trie
+from carechain.state.held import Held
 from carechain.state.lmdb_file import DAMAGE, INDEX_FILE, INDEX_FOLDER, fill_up, get, open_index, under
 from carechain.state.log import (
     DEFAULT_FILE_BYTES,
@@ -126,6 +127,7 @@ class NodeStore:
         self._dead = env.open_db(b"dead", create=lock is not None)
         self._side: dict[str, lmdb._Database] = {}
         self._forgotten: list[int] = []
+        self._held: list[Held] = []
         self._head = _NO_HEAD
         # Upper branches apart, since every read passes some of them: the many below must not push them out.
         self._below = Fetched(log.load, wanted=lambda _: True, room_bytes=LOWER_CACHE_BYTES)
@@ -167,6 +169,8 @@ class NodeStore:
 
     def close(self) -> None:
         """Release files and locks. What was applied since the last checkpoint is only in the block log."""
+        for held in tuple(self._held):
+            held.release()
         lock, self._lock = self._lock, None
         _release(self._log, self._env, lock)
 
@@ -236,6 +240,16 @@ class NodeStore:
     def snapshot(self) -> Snapshot:
         """The state as of the last checkpoint."""
         return Snapshot(self, Root(self._head.top, self._head.root))
+
+    def hold(self, snapshot: Snapshot) -> Held:
+        """Keep a snapshot that is readable now readable until it is released, or the store is closed."""
+        held = Held(self, snapshot, self._let_go)
+        self._held.append(held)
+        return held
+
+    def _let_go(self, held: Held) -> None:
+        if held in self._held:
+            self._held.remove(held)
 
     def meta(self) -> dict[str, bytes]:
         """What the last checkpoint was told to remember."""
@@ -377,9 +391,11 @@ class NodeStore:
 
         self._commit(write)
         self._head = head
-        for number in self._forgotten:
-            self._log.drop(number)
-        self._forgotten = emptied
+        if not self._held:
+            for number in self._forgotten:
+                self._log.drop(number)
+            self._forgotten.clear()
+        self._forgotten += emptied
         return snapshot.on(Root(top, root.hash))
 
     def _write_files(

@@ -28,7 +28,7 @@ PROMISED = {
     ("record",): "add get list history",
     ("bench",): "saturate write read growth healthchain",
 }
-LATER = ["backup", "restore", "snapshot", "rollback"]
+LATER: list[str] = []
 HEAVY = ["httpx", "sqlalchemy", "lmdb", "cryptography", "starlette", "uvicorn", "rich", "ed25519_zebra"]
 
 

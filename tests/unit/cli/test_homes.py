@@ -60,7 +60,7 @@ def test_joining_writes_an_application(home: Path, password: str, tmp_path: Path
         *("init", "--name", "B", "--kind", "insurer", "--genesis", genesis),
         *("--no-registrar", "--password-file", password),
     )
-    new = read_application(Path(made["application"]))
+    new = read_application(Path(made["application"])).new
     assert (new.name, new.registrar, made["founder"], made["chain_id"]) == ("B", False, False, "c")
     assert not (joined / "keys" / "registrar.secret").exists()
     assert (joined / "genesis.json").read_bytes() == (home / "genesis.json").read_bytes()

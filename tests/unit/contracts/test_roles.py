@@ -10,6 +10,7 @@ import pytest
 
 from carechain.chain.receipts import code_named
 from carechain.chain.routing import MESSAGES
+from carechain.chain.versions import LATEST
 from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
 from carechain.contracts.consent.schema import (
     Answer,
@@ -32,6 +33,7 @@ from carechain.contracts.governance import (
     Propose,
     RemoveMember,
     Vote,
+    WithdrawProposal,
 )
 from carechain.contracts.membership import (
     DismissStaff,
@@ -42,6 +44,7 @@ from carechain.contracts.membership import (
 )
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.contracts.roles import ROLES, may_ask, may_send, roles_fit
+from carechain.contracts.validators import AnnounceKey, RegisterNode, RetireNode
 from carechain.core.message import Message, tag_of
 from carechain.core.vocabulary import OrganisationKind, Purpose, Role, mask
 from world import (
@@ -80,7 +83,7 @@ ADDS_TO_A_RECORD_OR_WIDENS_CONSENT = ("records.anchor", "consent.grant", "consen
 
 @cache
 def _world() -> World:
-    world = fresh()
+    world = fresh(versions=LATEST)
     world.appoint("aunt", world.steve)
     return world
 
@@ -135,6 +138,10 @@ def samples(world: World) -> dict[type[Message], Message]:
         OfferAgreement(other=world.b.id, terms=some, expires_s=LATER_S),
         AcceptAgreement(other=world.b.id, terms=some),
         EndAgreement(other=world.b.id),
+        WithdrawProposal(proposal=some),
+        RegisterNode(node_key=some, proof=bytes(64)),
+        RetireNode(node_id=some[:20]),
+        AnnounceKey(consensus_key=some, proof=bytes(64)),
     )
     return {type(message): message for message in messages}
 

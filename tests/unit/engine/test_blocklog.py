@@ -263,7 +263,7 @@ def test_another_network_and_a_newer_version_are_told_apart(tmp_path: Path) -> N
         BlockLog.open(tmp_path, genesis=bytes(32))
     path = tmp_path / LOG_NAME
     whole = path.read_bytes()
-    newer = label_of_version(2)
+    newer = label_of_version(3)
     path.write_bytes(newer + whole[LABEL_BYTES:])
     with pytest.raises(LogTooNew):
         reopened(tmp_path)

@@ -178,7 +178,7 @@ ALTERATIONS: dict[str, tuple[Callable[[StoredBlock, Life], StoredBlock], Part, s
     "missing receipt": (missing_receipt, Part.BLOCK, "one receipt per"),
     "altered header": (altered_header, Part.BLOCK, "signature"),
     "malformed header": (malformed_header, Part.BLOCK, "malformed"),
-    "wrong producer": (wrong_producer, Part.BLOCK, "producer"),
+    "wrong producer": (wrong_producer, Part.BLOCK, "whose signature counts"),
     "stolen name": (stolen_name, Part.BLOCK, "signature"),
     "sealed: other state": (producer_changes(app_hash=ZERO_HASH), Part.STATE, "another state"),
     "sealed: other transactions": (producer_changes(tx_root=ZERO_HASH), Part.BLOCK, "transactions"),

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from carechain.chain.header import Header
+from carechain.chain.header import Header, SealedHeader
 from carechain.core.rejection import Rejected
 from carechain.engine.session import CommittedBlock
 from carechain.node import feed as feed_module
@@ -30,7 +30,7 @@ def block_at(height: int, size_bytes: int = 10) -> CommittedBlock:
         producer=zero,
     )
     return CommittedBlock(
-        header=header, signature=bytes(64), txs=(seeded(height, size=size_bytes),), receipts=(), tx_ids=(None,)
+        sealed=SealedHeader(header, bytes(64)), txs=(seeded(height, size=size_bytes),), receipts=(), tx_ids=(None,)
     )
 
 

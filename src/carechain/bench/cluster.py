@@ -1,0 +1,172 @@
+"""Several whole nodes on this machine that agree on blocks: one process and one consensus engine per organisation.
+
+They share the processors with each other and with the client, so what one of them would do alone is not seen here;
+what is seen is what all of them together do with this machine.
+"""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from carechain.bench import machine
+from carechain.bench.filling import BenchFailed, Progress, Signers
+from carechain.bench.host import Batch, Host, Seat, hosted
+from carechain.bench.load import Load, request, run_load, run_loads
+from carechain.bench.workload import VALIDITY_S, Plan, engine_keys, engine_seeds, sign_enrolments
+from carechain.contracts.validators import address_of
+from carechain.engine.cometbft import config
+from carechain.node.consortium import prepare
+from carechain.node.home import make_home, running
+from carechain.node.settings import ConsensusSettings
+from carechain.sdk.answers import Submitted
+
+BATCH_TXS: Final = 200
+"""Transactions a client sends in one request."""
+READY_S: Final = 60.0
+_LOOK_S: Final = 0.05
+_DONE: Final = 'carechain_transactions_total{outcome="OK"}'
+_UNUSED: Final = Batch(0.0, 1)
+"""A consortium's blocks are the engine's business; a node's own batches are not made."""
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """The engine's settings that a benchmark varies."""
+
+    commit_wait_ms: int = 200
+    skip_commit_wait: bool = True
+    block_txs: int = 20_000
+
+
+class Cluster:
+    """Running nodes, in the order of the plan's members."""
+
+    def __init__(self, hosts: Sequence[Host], plan: Plan, folder: Path, late: AbstractContextManager[Host]) -> None:
+        self.hosts = hosts
+        self.plan = plan
+        self.folder = folder
+        self._late = late
+
+    def late_comer(self) -> AbstractContextManager[Host]:
+        """The last node, which was left out so far, run now."""
+        return self._late
+
+    def wait_until(self, height: int) -> None:
+        """Wait until every node has at least this height; raises :class:`BenchFailed` after a minute."""
+        until_s = time.monotonic() + READY_S
+        while min(one.status.height for one in self.hosts) < height:
+            if time.monotonic() > until_s:
+                raise BenchFailed("the nodes do not come along")
+            time.sleep(_LOOK_S)
+
+    def agree(self) -> None:
+        """Raise :class:`BenchFailed` unless all nodes come to one state."""
+        until_s = time.monotonic() + READY_S
+        while len({(one.status.app_hash) for one in self.hosts}) > 1:
+            if time.monotonic() > until_s:
+                raise BenchFailed("the nodes have different states")
+            time.sleep(_LOOK_S)
+
+    def send(self, raws: Sequence[bytes], *, connections: int = 1) -> Load:
+        """Order transactions, dealt out over all nodes in batches; every one must do what it asks."""
+        loads = [
+            (host.address, [batch_request(part) for part in _parts(raws[place :: len(self.hosts)], BATCH_TXS)])
+            for place, host in enumerate(self.hosts)
+        ]
+        before = self.done()
+        load = run_loads([one for one in loads if one[1]], connections=connections)
+        self.wait_until(max(one.status.height for one in self.hosts))
+        if self.done() - before != len(raws):
+            raise BenchFailed("a transaction was refused")
+        return load
+
+    def write_one(self, host: Host, raw: bytes) -> float:
+        """Order one transaction; returns the seconds it took, once no block is under way any more.
+
+        A block that changed the state is followed by an empty one, whose header has the new state's root.
+        """
+        load = run_load(*host.address, (request("POST", "/v1/transactions", body=raw),), connections=1)
+        self.wait_until(msgspec.msgpack.decode(load.last_body, type=Submitted).height + 1)
+        return load.latencies_s[0]
+
+    def done(self) -> int:
+        """How many transactions the first node has seen do what they asked."""
+        found = running(self.folder / "node-1")
+        said = httpx.get(f"{found.ops if found else ''}/metrics", trust_env=False).text
+        counts = [line for line in said.splitlines() if line.startswith(_DONE)]
+        return int(float(counts[0].rpartition(" ")[2])) if counts else 0
+
+    def costs(self) -> list[dict[str, machine.Cost]]:
+        """What each node's processes have used, by program."""
+        return [machine.processes_of(one.pid) for one in self.hosts]
+
+
+@contextmanager
+def cluster(plan: Plan, folder: Path, timing: Timing | None = None, *, late: int = 0) -> Iterator[Cluster]:
+    """Found the plan's consortium below ``folder`` and run its nodes, all but the last ``late`` ones."""
+    ports = _free_ports(plan.validators)
+    peers = [
+        f"{address_of(engine_keys(plan, one)[0].public_key).hex()}@127.0.0.1:{port}" for one, port in enumerate(ports)
+    ]
+    with ExitStack() as started:
+        hosts = [
+            started.enter_context(_node(plan, folder, member, ports[member], peers, timing or Timing()))
+            for member in range(plan.validators - late)
+        ]
+        last = _node(plan, folder, plan.validators - 1, ports[-1], peers, timing or Timing())
+        made = Cluster(hosts, plan, folder, last)
+        made.wait_until(1)
+        yield made
+
+
+def _node(
+    plan: Plan, folder: Path, member: int, port: int, peers: Sequence[str], timing: Timing
+) -> AbstractContextManager[Host]:
+    home = folder / f"node-{member + 1}"
+    make_home(home)
+    prepare(home / config.FOLDER, engine_seeds(plan, member))
+    settings = ConsensusSettings(
+        port=port,
+        peers=tuple(peer for one, peer in enumerate(peers) if one != member),
+        same_host=True,
+        block_txs=timing.block_txs,
+        commit_wait_ms=timing.commit_wait_ms,
+        skip_commit_wait=timing.skip_commit_wait,
+    )
+    return hosted(home, plan, _UNUSED, Seat(member, settings))
+
+
+def register(nodes: Cluster, signers: Signers, pseudonyms: Path, progress: Progress) -> None:
+    """Enrol the staff and register the plan's patients with their grants; ``pseudonyms`` gets their ids."""
+    now_s = int(time.time())
+    plan = nodes.plan
+    nodes.send(sign_enrolments(plan, now_s + VALIDITY_S))
+    done = 0
+    with pseudonyms.open("wb") as ids:
+        for _, signed in signers.patients(plan, iter(lambda: int(time.time()), None)):
+            nodes.send(signed.bindings)
+            nodes.send(signed.grants, connections=2)
+            ids.write(signed.pseudonyms)
+            done += len(signed.grants)
+            progress("patients", done, plan.pseudonyms)
+
+
+def batch_request(raws: Sequence[bytes]) -> bytes:
+    """One request with many transactions."""
+    return request("POST", "/v1/transactions/batch", body=msgspec.msgpack.encode(list(raws)))
+
+
+def _parts(raws: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
+    return [raws[start : start + size] for start in range(0, len(raws), size)]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]

@@ -1,0 +1,305 @@
+"""Goal: a hub becomes a consortium, and organisations join and leave it, by the commands that the documentation shows.
+
+Method: a hub with two followers, real nodes throughout. The followers are given seats by vote. Then the command lines
+of docs/operating/joining.md are read out of the page and run as they stand there, each in its organisation's home: a
+fourth organisation joins with a node and gets a seat, a fifth is hosted, and leaves. The tests are one story.
+"""
+
+import json
+import re
+import string
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from carechain.cli import local_network as local
+from carechain.core.vocabulary import Role
+from carechain.sdk.registrar import RegistrarSecret
+from e2e.changing import Changing
+from e2e.consortium import Keys, environment, until
+from world import Actor, anchor_of, anything, bind_message, enrolment_of, wallet_of
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-joining")]
+
+PAGE: Final = Path(__file__).parents[2] / "docs/operating/joining.md"
+HOSTED: Final = "A small institution without a node"
+BUNDLE: Final = {
+    "resourceType": "Bundle",
+    "type": "transaction",
+    "entry": [
+        {
+            "resource": {
+                "resourceType": "Patient",
+                "id": "p1",
+                "name": [{"text": "李雷"}],
+                "identifier": [{"type": {"coding": [{"code": "MR"}]}, "value": "MRN-4711"}],
+            },
+            "request": {"method": "PUT", "url": "Patient/p1"},
+        },
+        {
+            "resource": {
+                "resourceType": "Encounter",
+                "id": "e1",
+                "status": "finished",
+                "class": {"code": "AMB"},
+                "subject": {"reference": "Patient/p1"},
+                "period": {"start": "2026-03-01T09:00:00Z"},
+            },
+            "request": {"method": "PUT", "url": "Encounter/e1"},
+        },
+    ],
+}
+
+
+def shown(title: str) -> list[str]:
+    """The command lines under a heading of the page, in order."""
+    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+class Operator:
+    """Somebody who types command lines, with a home of their own."""
+
+    def __init__(self, home: Path, secret: Path) -> None:
+        self.home = home
+        self.exported: dict[str, str] = {}
+        self._secret = secret
+
+    def type(self, line: str, *, expect: int = 0, **values: object) -> Any:
+        """Run a line as it is, but for its variables and ``--json``; what it answered."""
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.exported[name] = string.Template(value).substitute(values)
+            return None
+        own = {"CARECHAIN_HOME": str(self.home), "CARECHAIN_PASSWORD_FILE": str(self._secret)}
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'carechain() {{ "$PYTHON" -m carechain "$@"; }}\n{line} --json'],
+            env={
+                **environment(),
+                **own,
+                **self.exported,
+                **{name: str(value) for name, value in values.items()},
+                "PYTHON": sys.executable,
+            },
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == expect, (line, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changing]:
+    net = Changing(tmp_path_factory.mktemp("joining") / "net", validators=1, followers=2, hub=True)
+    try:
+        net.testnet("up")
+        yield net
+    finally:
+        net.close()
+
+
+@pytest.fixture(scope="module")
+def newcomer(net: Changing) -> Operator:
+    return Operator(net.home("org-4"), net.folder / local.PASSWORD_FILE)
+
+
+@pytest.fixture(scope="module")
+def practice(net: Changing) -> Operator:
+    return Operator(net.folder / "practice", net.folder / local.PASSWORD_FILE)
+
+
+def at(net: Changing, name: str) -> Operator:
+    """The operator of a founder's node."""
+    return Operator(net.home(name), net.folder / local.PASSWORD_FILE)
+
+
+def admit(net: Changing, application: str, *voters: str) -> None:
+    """As the page says under its second heading."""
+    propose, look, vote = shown("Members admit it")
+    proposal = at(net, "org-1").type(propose, APPLICATION=application)["proposal"]
+    listed = at(net, voters[0]).type(look)["proposals"]
+    assert proposal in {one["proposal"] for one in listed if one["standing"] == "open"}
+    told = [at(net, name).type(vote, PROPOSAL=proposal)["standing"] for name in voters]
+    assert told == [*["open"] * (len(voters) - 1), "passed"]
+
+
+def seat(net: Changing, name: str, *voters: str) -> None:
+    """Give an organisation a seat, and wait until its vote counts."""
+    announce, propose, look, status = shown("It gets a seat")
+    at(net, name).type(announce)
+    proposal = at(net, "org-1").type(propose, NEWCOMER=net.member(name).party.hex())["proposal"]
+    for voter in voters:
+        done = at(net, voter).type("carechain member vote $PROPOSAL --yes", PROPOSAL=proposal)
+    assert done["standing"] == "passed"
+    net.reach(done["height"] + 2)
+    seats = {one["member"] for one in at(net, name).type(look)["validators"] if one["seated"]}
+    assert net.member(name).party.hex() in seats
+    assert at(net, name).type(status)["validators"] == len(seats)
+
+
+def acquaint(net: Changing, name: str, *others: str) -> None:
+    """Its operator names these nodes as peers, and starts it again."""
+    config = net.home(name) / "config.toml"
+    peers = [f"{net.node(other).node_id}@127.0.0.1:{net.node(other).p2p}" for other in others]
+    text, count = re.subn(r"^peers = .*$", f"peers = {json.dumps(peers)}", config.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    config.write_text(text)
+    net.stop(name)
+    net.start(name)
+
+
+def test_a_follower_of_a_hub_writes_through_its_own_node_and_reads_there(net: Changing) -> None:
+    net.populate()
+    vera = Actor("vera", organisation=net.member("org-2").party)
+    anna = wallet_of("anna").pseudonym(vera.organisation)
+    secret = RegistrarSecret.load(net.home("org-2") / "keys/registrar.secret")
+    net.submit("org-2", enrolment_of(vera, net.certify("org-2", vera, Role.DOCTOR)))
+    net.submit("org-2", bind_message(anna, secret.id_hash("mrn", "2")))
+    net.submit("org-2", anything(anna, Keys(vera.organisation, net.member("org-2").signing_key())), by=anna)
+    net.submit("org-2", anchor_of(anna, "at the follower"), by=vera)
+    height = net.agree()
+    assert all(header.producer == net.member("org-1").party for header in net.headers)
+    assert [len(net.peers_of(name)) for name in net.names] == [2, 1, 1]
+    net.kill("org-1")
+    # What it has is its own copy: it answers without the hub.
+    with net.client("org-2", by=anna) as client:
+        assert client.access_log(anna.id).height >= height - 1
+    net.start("org-1")
+    net.meet("org-1", others=2)
+
+
+def test_the_hub_becomes_a_consortium_by_vote(net: Changing) -> None:
+    acquaint(net, "org-2", "org-1", "org-3")
+    acquaint(net, "org-3", "org-1", "org-2")
+    net.meet("org-2", "org-3", others=2)
+    seat(net, "org-2", "org-3")
+    seat(net, "org-3", "org-2")
+    with net.load() as load:
+        height = net.height("org-1")
+        until(lambda: net.height("org-1") > height + 9, "everybody has had turns")
+        load.more(5)
+    net.agree()
+    assert set(net.producers()[height + 1 :]) == set(net.names)
+    assert net.acting(len(net.headers)) == set(net.names)
+
+
+def test_a_newcomer_joins_as_the_page_says(net: Changing, newcomer: Operator) -> None:
+    p2p, api, ops, gatekeeper = local._free_ports(4)
+    lender = net.node("org-2")
+    (init,) = shown("The newcomer makes a home")
+    made = newcomer.type(
+        init,
+        GENESIS=net.folder / local.GENESIS_FILE,
+        PEER=f"{lender.node_id}@127.0.0.1:{lender.p2p}",
+        LISTEN=f"127.0.0.1:{p2p}",
+    )
+    name_it, register = shown("The newcomer registers its node")
+    newcomer.type(name_it, MEMBER=net.member("org-2").party.hex())
+    early = newcomer.type(register, expect=1, NODE=net.url("org-2"))
+    assert early["error"]["label"] == "ADMISSION.UNKNOWN_SIGNER"
+    admit(net, made["application"], "org-2")
+    assert newcomer.type(register, NODE=net.url("org-2"))["node"] == made["node"]
+
+    config = newcomer.home / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    for number, port in (("8710", api), ("8711", ops), ("8712", gatekeeper)):
+        text = text.replace(f"# port = {number}", f"port = {port}")
+    # One machine stands for several here; elsewhere nothing has to be changed.
+    text = text.replace("# password_file = ", f"password_file = {json.dumps(str(newcomer._secret))} # ")
+    config.write_text(text + "same_host = true\n", encoding="utf-8")
+    doctor, start, status, look = shown("The newcomer starts, and catches up")
+    assert newcomer.type(doctor)["ok"]
+    assert start == "carechain start"
+    joined = local.LocalNode(
+        name="org-4", seat=False, p2p=p2p, api=api, ops=ops, gatekeeper=gatekeeper, node_id=made["node"]
+    )
+    network = local.read(net.folder)
+    local._keep(net.folder, msgspec.structs.replace(network, nodes=(*network.nodes, joined)))
+    net.names.append("org-4")
+    net.start("org-4")
+    net.wait_ready("org-4")
+    net.agree()
+    told = newcomer.type(status)
+    assert (told["ready"], told["validators"], told["server"]) == (True, 3, made["member"])
+    assert len(newcomer.type(look)["members"]) == 4
+
+
+def test_its_seat_lets_the_others_do_without_the_former_hub(net: Changing) -> None:
+    seat(net, "org-4", "org-2", "org-3")
+    net.kill("org-1")
+    rest = net.names[1:]
+    with net.load(*rest) as load:
+        height = net.height("org-4")
+        until(lambda: net.height("org-4") > height + 8, "they go on")
+        load.more(5)
+    net.agree(*rest)
+    assert set(net.producers()[height + 2 :]) == set(rest)
+    net.start("org-1")
+    net.wait_ready("org-1")
+    net.agree()
+
+
+def test_an_institution_without_a_node_acts_through_another_members(
+    net: Changing, newcomer: Operator, practice: Operator
+) -> None:
+    init, name_it, export, enrol, look, request, get = shown(HOSTED)
+    genesis = net.folder / local.GENESIS_FILE
+    made = practice.type(init, GENESIS=genesis)
+    practice.type(name_it, MEMBER=net.member("org-3").party.hex())
+    practice.type(export, NODE=net.url("org-3"))
+    assert practice.type(enrol, expect=1)["error"]["label"] == "ADMISSION.UNKNOWN_SIGNER"
+    admit(net, made["application"], "org-2", "org-3")
+    (practice.home / "keys/lin.json").unlink(missing_ok=True)
+    lin = practice.type(enrol)["party"]
+    assert len(practice.type(look)["members"]) == 5
+
+    patient = written_at(net, newcomer, genesis)
+    refused = practice.type(request, expect=1, PATIENT=patient["pseudonym"])
+    assert refused["error"]["label"] == "DECISION.NO_GRANT"
+    patient["operator"].type("carechain grant --to $LIN --categories encounter", LIN=lin)
+    ticket = practice.type(request, PATIENT=patient["pseudonym"])["ticket"]
+    gatekeeper = f"http://127.0.0.1:{net.node('org-4').gatekeeper}"
+    read = practice.type(get, TICKET=ticket, GATEKEEPER=gatekeeper)
+    assert read["verified"]
+    resources = [one for record in read["records"] for one in record["resources"]]
+    assert [one["resourceType"] for one in resources] == ["Encounter"]
+
+
+def written_at(net: Changing, newcomer: Operator, genesis: Path) -> dict[str, Any]:
+    """A patient of the newcomer with a record in its charts, and the patient's own home."""
+    folder = net.folder
+    operator = Operator(folder / "patient", newcomer._secret)
+    operator.exported["CARECHAIN_NODE"] = net.url("org-4")
+    (folder / "id").write_text("MRN-4711\n", encoding="utf-8")
+    (folder / "bundle.json").write_text(json.dumps(BUNDLE, ensure_ascii=False), encoding="utf-8")
+    operator.type("carechain keys new mine --kind wallet --genesis $GENESIS", GENESIS=genesis)
+    wallet = operator.home / "keys/mine.json"
+    newcomer.type("carechain staff enrol rosa --roles doctor")
+    register = "carechain patient register --wallet $WALLET --id-file $ID"
+    bound = newcomer.type(register, WALLET=wallet, ID=folder / "id")
+    grant = "carechain grant --to $TO --categories all --ceiling V --actions write"
+    operator.type(grant, TO=bound["organisation"])
+    add = "carechain record add $BUNDLE --patient $PATIENT --as rosa"
+    added = newcomer.type(add, BUNDLE=folder / "bundle.json", PATIENT=bound["pseudonym"])
+    assert added["resources"] == len(BUNDLE["entry"])
+    return {"pseudonym": bound["pseudonym"], "operator": operator}
+
+
+def test_a_removed_member_is_refused(net: Changing, practice: Operator) -> None:
+    (propose,) = shown("When a member leaves")
+    *_, look, request, _ = shown(HOSTED)
+    leaving = next(one for one in practice.type(look)["members"] if one["name"] == "Village Practice")
+    proposal = at(net, "org-1").type(propose, LEAVING=leaving["member"])["proposal"]
+    net.pass_vote(proposal, "org-2", "org-3", "org-4")
+    assert practice.type(request, expect=1, PATIENT="00" * 32)["error"]["label"] == "X"
+    assert practice.type(look, expect=1)["error"]["label"] == "X"
+    assert "Village Practice" not in {one["name"] for one in at(net, "org-4").type(look)["members"]}
+    net.agree()
