@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 
 # Under CI the same examples run every time: a red build is repeatable, and a slow machine is no failure.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +28,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def simulations(request: pytest.FixtureRequest) -> int:
     """How many seeds a simulation should run; 0 leaves the choice to the test."""
     return int(request.config.getoption("--simulations"))
+
+
+@cache
+def _missing_engine() -> str:
+    """Why there is no consensus engine here, and how to get it; empty where there is one."""
+    try:
+        find_cometbft()
+    except EngineMissing as missing:
+        return str(missing)
+    return ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an external engine where there is none, and say how to get it."""
+    if item.get_closest_marker("engine") and _missing_engine():
+        pytest.skip(_missing_engine())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,6 +14,7 @@ import pytest
 
 from carechain.chain.versions import LATEST
 from carechain.cli import local_network as local
+from carechain.contracts.governance import Closed, Vote
 from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import Rotation
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
@@ -56,10 +57,16 @@ class Changing(Consortium):
         secret = str(self.folder / local.PASSWORD_FILE)
         return self.command(*words, "--home", str(self.home(name)), "--password-file", secret, expect=expect)
 
-    def pass_vote(self, proposal: str, *names: str) -> None:
-        """Organisations vote yes until the proposal has passed, which it must."""
-        standing = [self.carechain(name, "member", "vote", proposal, "--yes")["standing"] for name in names]
-        assert standing == [*["open"] * (len(names) - 1), "passed"]
+    def pass_vote(self, proposal: str, *names: str) -> int:
+        """Organisations vote yes on what was proposed, each at its own node, and the last one's vote decides.
+
+        The height at which it does.
+        """
+        for number, name in enumerate(names, 1):
+            done = self.submit(name, Vote(proposal=bytes.fromhex(proposal), aye=True))
+            closed = [one.passed for one in done.receipt.events if isinstance(one, Closed)]
+            assert closed == ([True] if number == len(names) else [])
+        return int(done.height)
 
     def acting(self, height: int, name: str = "org-1") -> set[str]:
         """The organisations whose votes count for the block at ``height``, by the engine's own account."""

@@ -9,18 +9,19 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import httpx
 import msgspec
 from msgspec import Struct
 
@@ -109,12 +110,12 @@ def sentence_in(log: str) -> str:
 
 
 def left_of(folder: Path) -> list[int]:
-    """Processes that name something in ``folder`` on their command line."""
-    found = []
+    """Processes that name ``folder``, or something in it, on their command line."""
+    found, own = [], os.fsencode(folder)
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if any(word.startswith(os.fsencode(folder)) for word in words):
+            if any(word == own or word.startswith(own + b"/") for word in words):
                 found.append(int(entry.name))
     return found
 
@@ -122,6 +123,19 @@ def left_of(folder: Path) -> list[int]:
 @cache
 def _identity(home: Path) -> Identity:
     return Identity.load(home / "keys/member.json", password=local.PASSWORD)
+
+
+class _EngineConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("engine", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 # --- links ----------------------------------------------------------------------------------------------
@@ -426,12 +440,12 @@ class Consortium:
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
     def ask_engine(self, name: str, method: str, **params: object) -> dict[str, Any]:
-        """One call of the engine's own interface; fails when it refuses."""
-        text = (self.home(name) / FOLDER / "config/config.toml").read_text()
-        path = next(line for line in text.splitlines() if line.startswith("laddr")).split("unix://")[1].strip('"')
-        with httpx.Client(transport=httpx.HTTPTransport(uds=path.split(",")[0]), timeout=10) as http:
-            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-            answer = http.post("http://engine/", json=body).json()
+        """One call of the engine's own interface; fails when it refuses. Raises ``OSError`` while it is away."""
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        # The socket's own path may be longer than an address of a socket can be.
+        with closing(_EngineConnection(f"/proc/{self.engine_of(name)}/cwd/rpc")) as connection:
+            connection.request("POST", "/", body, {"content-type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
         assert "error" not in answer, answer
         return dict(answer["result"])
 
@@ -484,9 +498,7 @@ class Consortium:
 
     def certify(self, name: str, actor: Actor, *roles: Role) -> bytes:
         """A staff certificate of this organisation."""
-        authority = CertificateAuthority.load(
-            self.home(name) / "keys/authority.json", password=local.PASSWORD
-        )
+        authority = CertificateAuthority.load(self.home(name) / "keys/authority.json", password=local.PASSWORD)
         now = datetime.now(UTC).replace(microsecond=0)
         return authority.issue(
             actor.id,

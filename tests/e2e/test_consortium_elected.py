@@ -10,7 +10,6 @@ from typing import Final
 
 import pytest
 
-from carechain.contracts.governance import Vote
 from carechain.contracts.validators import Rotation
 from e2e.changing import Changing
 from e2e.consortium import until
@@ -46,15 +45,8 @@ def turn(net: Changing, seats: set[str], height: int) -> set[str]:
 
 def decide(net: Changing, *words: str, votes: int) -> int:
     """A proposal of the first organisation that others vote for until it has passed; the height at which it has."""
-    proposed = net.carechain("org-1", "validator", *words)
-    proposal, standing, height = proposed["proposal"], proposed["standing"], proposed["height"]
-    for name in net.names[1:votes]:
-        assert standing == "open"
-        done = net.submit(name, Vote(proposal=bytes.fromhex(proposal), aye=True))
-        height = done.height
-    listed = {one["proposal"]: one for one in net.carechain("org-1", "member", "proposals")["proposals"]}
-    assert listed[proposal]["standing"] == "passed"
-    return int(height)
+    proposal = net.carechain("org-1", "validator", *words)["proposal"]
+    return net.pass_vote(proposal, *net.names[1:votes])
 
 
 def test_delegates_take_turns_and_are_voted_in_and_out(net: Changing) -> None:

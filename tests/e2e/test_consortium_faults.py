@@ -1,4 +1,4 @@
-"""Goal: a consortium of four keeps working, and keeps every promise, through the faults that machines and networks have.
+"""Goal: a consortium of four keeps working, and every promise, through the faults that machines and networks have.
 
 Method: four real nodes with their engines, every peer link through a proxy of the test's own. Writers submit all the
 time; processes are killed, paused and cut off, at moments drawn with fixed seeds. After each fault all nodes have equal
@@ -22,7 +22,8 @@ from world import anchor_of
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-faults")]
 
 PAUSE_S = 10.0
-QUIET_S = 60.0
+QUIET_S = 40.0
+"""Longer than the age at which a node calls its last block old."""
 QUICK = "propose_wait_ms = 1000\n"
 """A proposer that is away costs the others a second and not three: the tests are shorter."""
 
@@ -54,7 +55,7 @@ def progress(net: Consortium, *names: str) -> None:
     began_s = time.monotonic()
     for name, height in before.items():
         until(lambda n=name, h=height: net.height(n) > h, f"{name} goes on", within_s=HEAL_S)
-    print(f"progress everywhere after {time.monotonic() - began_s:.1f} s")
+    print(f"progress everywhere after {time.monotonic() - began_s:.1f} s")  # noqa: T201 - measured
 
 
 def test_a_killed_node_leaves_nothing_and_catches_up(net: Consortium) -> None:
@@ -120,6 +121,7 @@ def test_a_leader_that_is_cut_off_does_not_stop_the_others(net: Consortium, how:
         from_height = net.height(others[0])
         (wires.cut if how == "cut" else wires.hold)(leader)
         for_a_while(load)
+        assert how == "hold" or net.peers_of(leader) == set()
         # Turns go round, so the one that is away was to propose at least once meanwhile.
         cut_height = net.height(leader)
         until(lambda: net.height(others[0]) > cut_height + 2 * len(net.names), "the others go on")
@@ -151,9 +153,7 @@ def test_two_of_four_down_stop_it_and_lose_nothing(net: Consortium) -> None:
         waiting = threading.Thread(target=lambda: net.acknowledged.append(client.send(raw).tx_id))
         waiting.start()
         for name in left:
-            status = until(
-                lambda n=name: (s := net.status(n)) is not None and not s.ready and s, f"{name} says so"
-            )
+            status = until(lambda n=name: (s := net.status(n)) is not None and not s.ready and s, f"{name} says so")
             assert "more than two thirds of the 4 validators must be there" in status.why
             assert "Nothing is lost" in status.why
         assert all(net.height(name) <= height + 1 for name in left)
@@ -188,7 +188,7 @@ def test_killed_at_any_moment_ten_times(net: Consortium) -> None:
     net.everywhere(load.acknowledged[-20:])
 
 
-def test_after_a_quiet_minute_a_write_is_taken_at_once(net: Consortium) -> None:
+def test_after_a_quiet_while_a_write_is_taken_at_once(net: Consortium) -> None:
     """Hours cannot be waited for; what they would spoil, the age of the last block, is kept young by empty blocks."""
     oldest_s = 0.0
 
@@ -201,8 +201,9 @@ def test_after_a_quiet_minute_a_write_is_taken_at_once(net: Consortium) -> None:
     began_s = time.monotonic()
     for name in net.names:
         net.write(name, f"after the quiet, at {name}")
-    print(f"idle for {QUIET_S:.0f} s: the last block was {oldest_s:.1f} s old at most")
-    print(f"then four writes, one at each node, in {time.monotonic() - began_s:.2f} s")
+    took_s = time.monotonic() - began_s
+    print(f"idle for {QUIET_S:.0f} s: the last block was {oldest_s:.1f} s old at most")  # noqa: T201 - measured
+    print(f"then four writes, one at each node, in {took_s:.2f} s")  # noqa: T201 - measured
     net.agree()
 
 

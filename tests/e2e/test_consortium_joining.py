@@ -20,7 +20,7 @@ import pytest
 from carechain.cli import local_network as local
 from carechain.core.vocabulary import Role
 from carechain.sdk.registrar import RegistrarSecret
-from e2e.changing import Changing
+from e2e.changing import QUICK, Changing
 from e2e.consortium import Keys, environment, until
 from world import Actor, anchor_of, anything, bind_message, enrolment_of, wallet_of
 
@@ -69,7 +69,8 @@ class Operator:
     def __init__(self, home: Path, secret: Path) -> None:
         self.home = home
         self.exported: dict[str, str] = {}
-        self._secret = secret
+        self.secret = secret
+        self.pseudonym = ""
 
     def type(self, line: str, *, expect: int = 0, **values: object) -> Any:
         """Run a line as it is, but for its variables and ``--json``; what it answered."""
@@ -77,7 +78,7 @@ class Operator:
             name, _, value = line.removeprefix("export ").partition("=")
             self.exported[name] = string.Template(value).substitute(values)
             return None
-        own = {"CARECHAIN_HOME": str(self.home), "CARECHAIN_PASSWORD_FILE": str(self._secret)}
+        own = {"CARECHAIN_HOME": str(self.home), "CARECHAIN_PASSWORD_FILE": str(self.secret)}
         done = subprocess.run(
             ["/bin/sh", "-c", f'carechain() {{ "$PYTHON" -m carechain "$@"; }}\n{line} --json'],
             env={
@@ -116,6 +117,28 @@ def practice(net: Changing) -> Operator:
     return Operator(net.folder / "practice", net.folder / local.PASSWORD_FILE)
 
 
+@pytest.fixture(scope="module")
+def patient(net: Changing, newcomer: Operator) -> Operator:
+    """A patient of the newcomer, with a record in its charts."""
+    folder = net.folder
+    patient = Operator(folder / "patient", newcomer.secret)
+    patient.exported["CARECHAIN_NODE"] = net.url("org-4")
+    (folder / "id").write_text("MRN-4711\n", encoding="utf-8")
+    (folder / "bundle.json").write_text(json.dumps(BUNDLE, ensure_ascii=False), encoding="utf-8")
+    patient.type("carechain keys new mine --kind wallet --genesis $GENESIS", GENESIS=folder / local.GENESIS_FILE)
+    wallet = patient.home / "keys/mine.json"
+    newcomer.type("carechain staff enrol rosa --roles doctor")
+    register = "carechain patient register --wallet $WALLET --id-file $ID"
+    bound = newcomer.type(register, WALLET=wallet, ID=folder / "id")
+    grant = "carechain grant --to $TO --categories all --ceiling V --actions write"
+    patient.type(grant, TO=bound["organisation"])
+    patient.pseudonym = bound["pseudonym"]
+    add = "carechain record add $BUNDLE --patient $PATIENT --as rosa"
+    added = newcomer.type(add, BUNDLE=folder / "bundle.json", PATIENT=patient.pseudonym)
+    assert added["resources"] == len(BUNDLE["entry"])
+    return patient
+
+
 def at(net: Changing, name: str) -> Operator:
     """The operator of a founder's node."""
     return Operator(net.home(name), net.folder / local.PASSWORD_FILE)
@@ -136,10 +159,9 @@ def seat(net: Changing, name: str, *voters: str) -> None:
     announce, propose, look, status = shown("It gets a seat")
     at(net, name).type(announce)
     proposal = at(net, "org-1").type(propose, NEWCOMER=net.member(name).party.hex())["proposal"]
-    for voter in voters:
-        done = at(net, voter).type("carechain member vote $PROPOSAL --yes", PROPOSAL=proposal)
-    assert done["standing"] == "passed"
-    net.reach(done["height"] + 2)
+    passed = net.pass_vote(proposal, *voters)
+    net.write(voters[0], f"a seat for {name}")
+    net.reach(passed + 2)
     seats = {one["member"] for one in at(net, name).type(look)["validators"] if one["seated"]}
     assert net.member(name).party.hex() in seats
     assert at(net, name).type(status)["validators"] == len(seats)
@@ -213,8 +235,8 @@ def test_a_newcomer_joins_as_the_page_says(net: Changing, newcomer: Operator) ->
     for number, port in (("8710", api), ("8711", ops), ("8712", gatekeeper)):
         text = text.replace(f"# port = {number}", f"port = {port}")
     # One machine stands for several here; elsewhere nothing has to be changed.
-    text = text.replace("# password_file = ", f"password_file = {json.dumps(str(newcomer._secret))} # ")
-    config.write_text(text + "same_host = true\n", encoding="utf-8")
+    text = text.replace("# password_file = ", f"password_file = {json.dumps(str(newcomer.secret))} # ")
+    config.write_text(f"{text}same_host = true\n{QUICK}", encoding="utf-8")
     doctor, start, status, look = shown("The newcomer starts, and catches up")
     assert newcomer.type(doctor)["ok"]
     assert start == "carechain start"
@@ -248,24 +270,21 @@ def test_its_seat_lets_the_others_do_without_the_former_hub(net: Changing) -> No
 
 
 def test_an_institution_without_a_node_acts_through_another_members(
-    net: Changing, newcomer: Operator, practice: Operator
+    net: Changing, practice: Operator, patient: Operator
 ) -> None:
     init, name_it, export, enrol, look, request, get = shown(HOSTED)
-    genesis = net.folder / local.GENESIS_FILE
-    made = practice.type(init, GENESIS=genesis)
+    made = practice.type(init, GENESIS=net.folder / local.GENESIS_FILE)
     practice.type(name_it, MEMBER=net.member("org-3").party.hex())
     practice.type(export, NODE=net.url("org-3"))
     assert practice.type(enrol, expect=1)["error"]["label"] == "ADMISSION.UNKNOWN_SIGNER"
     admit(net, made["application"], "org-2", "org-3")
-    (practice.home / "keys/lin.json").unlink(missing_ok=True)
     lin = practice.type(enrol)["party"]
     assert len(practice.type(look)["members"]) == 5
 
-    patient = written_at(net, newcomer, genesis)
-    refused = practice.type(request, expect=1, PATIENT=patient["pseudonym"])
+    refused = practice.type(request, expect=1, PATIENT=patient.pseudonym)
     assert refused["error"]["label"] == "DECISION.NO_GRANT"
-    patient["operator"].type("carechain grant --to $LIN --categories encounter", LIN=lin)
-    ticket = practice.type(request, PATIENT=patient["pseudonym"])["ticket"]
+    patient.type("carechain grant --to $LIN --categories encounter", LIN=lin)
+    ticket = practice.type(request, PATIENT=patient.pseudonym)["ticket"]
     gatekeeper = f"http://127.0.0.1:{net.node('org-4').gatekeeper}"
     read = practice.type(get, TICKET=ticket, GATEKEEPER=gatekeeper)
     assert read["verified"]
@@ -273,33 +292,19 @@ def test_an_institution_without_a_node_acts_through_another_members(
     assert [one["resourceType"] for one in resources] == ["Encounter"]
 
 
-def written_at(net: Changing, newcomer: Operator, genesis: Path) -> dict[str, Any]:
-    """A patient of the newcomer with a record in its charts, and the patient's own home."""
-    folder = net.folder
-    operator = Operator(folder / "patient", newcomer._secret)
-    operator.exported["CARECHAIN_NODE"] = net.url("org-4")
-    (folder / "id").write_text("MRN-4711\n", encoding="utf-8")
-    (folder / "bundle.json").write_text(json.dumps(BUNDLE, ensure_ascii=False), encoding="utf-8")
-    operator.type("carechain keys new mine --kind wallet --genesis $GENESIS", GENESIS=genesis)
-    wallet = operator.home / "keys/mine.json"
-    newcomer.type("carechain staff enrol rosa --roles doctor")
-    register = "carechain patient register --wallet $WALLET --id-file $ID"
-    bound = newcomer.type(register, WALLET=wallet, ID=folder / "id")
-    grant = "carechain grant --to $TO --categories all --ceiling V --actions write"
-    operator.type(grant, TO=bound["organisation"])
-    add = "carechain record add $BUNDLE --patient $PATIENT --as rosa"
-    added = newcomer.type(add, BUNDLE=folder / "bundle.json", PATIENT=bound["pseudonym"])
-    assert added["resources"] == len(BUNDLE["entry"])
-    return {"pseudonym": bound["pseudonym"], "operator": operator}
-
-
-def test_a_removed_member_is_refused(net: Changing, practice: Operator) -> None:
+def test_a_removed_member_is_refused(net: Changing, practice: Operator, patient: Operator) -> None:
     (propose,) = shown("When a member leaves")
-    *_, look, request, _ = shown(HOSTED)
+    *_, enrol, look, request, _ = shown(HOSTED)
     leaving = next(one for one in practice.type(look)["members"] if one["name"] == "Village Practice")
     proposal = at(net, "org-1").type(propose, LEAVING=leaving["member"])["proposal"]
     net.pass_vote(proposal, "org-2", "org-3", "org-4")
-    assert practice.type(request, expect=1, PATIENT="00" * 32)["error"]["label"] == "X"
-    assert practice.type(look, expect=1)["error"]["label"] == "X"
+    # As every request, this one is on the ledger with its answer, for the patient to see.
+    refused = practice.type(request, expect=1, PATIENT=patient.pseudonym)
+    assert refused["error"]["label"] == "DECISION.REQUESTER_NOT_LIVE"
+    assert refused["ticket"] in {one["ticket"] for one in patient.type("carechain log")["lines"]}
+    assert (
+        practice.type(enrol.replace("lin", "mei"), expect=1)["error"]["label"] == "MEMBERSHIP.ORGANISATION_NOT_A_MEMBER"
+    )
+    assert practice.type(look, expect=1)["error"]["label"] == "QUERY.NOT_A_LIVE_MEMBER"
     assert "Village Practice" not in {one["name"] for one in at(net, "org-4").type(look)["members"]}
     net.agree()

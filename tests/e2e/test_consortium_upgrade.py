@@ -20,6 +20,7 @@ from typing import Final
 import pytest
 
 import carechain
+from carechain.chain.questions import NoArgs
 from carechain.chain.receipts import decode_receipt
 from carechain.chain.tx import AdmissionCode
 from carechain.cli import local_network as local
@@ -133,7 +134,7 @@ class Network(Changing):
 
     def knows_it_all(self, name: str) -> bool:
         """Whether a node's program has every version that is in force or voted in."""
-        return all(one["known"] for one in self.carechain(name, "member", "versions")["versions"])
+        return all(one.known for one in self.at(name).rows("governance.versions", NoArgs()))
 
     def propose(self, name: str, active: int) -> bytes:
         """A proposal of this organisation that nobody else votes on."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -25,13 +25,11 @@ from carechain.core.vocabulary import OrganisationKind
 from carechain.engine.arrival import matches
 from carechain.engine.base import read_base
 from carechain.engine.cometbft import config
-from carechain.engine.cometbft.application import Application
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 from carechain.engine.cometbft.config import FOLDER, SyncFrom, Tuning
-from carechain.engine.session import LEDGER_FOLDER, Session
-from carechain.engine.snapshots import Rhythm, Snapshots
+from carechain.engine.session import LEDGER_FOLDER
+from carechain.engine.snapshots import Rhythm
 from carechain.engine.verify import verify_chain
-from carechain.node import consortium
 from carechain.node.consortium import ConsortiumService, Place, prepare
 from carechain.node.home import make_home
 from world import Organisation, seeded
@@ -64,7 +62,6 @@ class Net:
         self.p2p = [free_port() for _ in self.organisations]
         self.rpc = [free_port() for _ in self.organisations]
         self.nodes: dict[int, ConsortiumService] = {}
-        self.snapshots: dict[Path, Snapshots] = {}
         self.nonces = 0
         for number in range(VALIDATORS + 1):
             make_home(self.home(number))
@@ -104,6 +101,7 @@ class Net:
             same_host=True,
             tuning=TUNING,
             sync=sync,
+            rhythm=Rhythm(every_blocks=EVERY, keep=3),
             rpc_tcp=f"127.0.0.1:{self.rpc[number]}",
         )
         node = ConsortiumService.open(self.home(number), self.genesis, self.organisations[number].signing, place)
@@ -131,39 +129,23 @@ class Net:
         return raws
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for it, and let the snapshots go on meanwhile."""
+        """Wait for it."""
         end_s = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end_s, f"{what}: {self.said()}"
-            for one in self.snapshots.values():
-                one.advance()
             await asyncio.sleep(LOOK_S)
 
     def said(self) -> object:
         return {number: (node.height, node._process.last_words()) for number, node in self.nodes.items()}
 
-    def snapshots_of(self, number: int) -> Snapshots:
-        return self.snapshots[self.home(number) / LEDGER_FOLDER]
-
-
-def with_snapshots(net: Net) -> Callable[..., Application]:
-    def make(session: Session, *args: Any, **named: Any) -> Application:
-        assert session.folder is not None
-        kept = net.snapshots[session.folder] = Snapshots(session.folder, Rhythm(every_blocks=EVERY, keep=3))
-        return Application(session, *args, **{**named, "snapshots": kept})
-
-    return make
-
 
 @pytest.fixture
-def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
+def net(tmp_path: Path) -> Net:
     try:
         find_cometbft()
     except EngineMissing as missing:
         pytest.skip(str(missing))
-    made = Net(tmp_path)
-    monkeypatch.setattr(consortium, "Application", with_snapshots(made))
-    return made
+    return Net(tmp_path)
 
 
 def test_a_late_organisation_begins_with_a_snapshot(net: Net) -> None:
@@ -184,7 +166,7 @@ async def story(net: Net) -> None:
         sent = await net.write(0, 200)
         await net.until(lambda: first.height >= 2 * EVERY + 3, "some blocks")
         await net.until(
-            lambda: all(len(net.snapshots_of(one).kept) >= 2 for one in range(VALIDATORS)), "snapshots everywhere"
+            lambda: all(len(net.nodes[one].snapshots.kept) >= 2 for one in range(VALIDATORS)), "snapshots everywhere"
         )
         same_snapshots(net)
         trusted = await first.rpc.call("commit", height=str(EVERY // 2))
@@ -201,7 +183,8 @@ async def story(net: Net) -> None:
         assert base % EVERY == 0
         await net.until(lambda: late.height > base + 2, "following")
         more = await net.write(1, 50)
-        goal = first.height
+        goal = net.nodes[1].height
+        await net.until(lambda: first.height >= goal, "the first node")
         await net.until(lambda: late.height >= goal, "following after a write")
         for height in range(base + 1, goal + 1):
             assert session.block(height).header == first.block(height).header
@@ -215,6 +198,7 @@ async def story(net: Net) -> None:
         commit = await first.rpc.call("commit", height=str(base))
         assert matches(held.header, commit)
         assert not matches(held.header, await first.rpc.call("commit", height=str(base + 1)))
+        await net.until(lambda: late._unconfirmed is None, "the comparison with what the validators signed")
         # Restarted, the engine has its own state and asks for no snapshot.
         await late.drain()
         again = await net.start(LATE, sync)
@@ -230,6 +214,6 @@ def same_snapshots(net: Net) -> None:
     """Of every height that two nodes have, they have the same."""
     known: dict[int, bytes] = {}
     for number in range(VALIDATORS):
-        for one in net.snapshots_of(number).kept:
+        for one in net.nodes[number].snapshots.kept:
             assert known.setdefault(one.height, one.hash) == one.hash
     assert known

@@ -22,6 +22,7 @@ from carechain.cli import (
     operating,
     patients,
     records,
+    resync,
     snapshots,
     staff,
     testnet,
@@ -66,6 +67,7 @@ app.add_typer(operating.app)
 app.add_typer(ledger.app)
 app.add_typer(backing.app)
 app.add_typer(snapshots.app)
+app.add_typer(resync.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(consortium.app, name="consortium")
 app.add_typer(testnet.app, name="testnet")

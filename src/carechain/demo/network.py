@@ -159,6 +159,8 @@ class Network:
         self._entropy = Drawn(seed, "transactions")
         self._places = places
         self._nodes: dict[str, LedgerNode] = {}
+        self._left_at = (0, b"")
+        """Height and state when the ledger was stopped last."""
         self._api: Listener | None = None
 
     @classmethod
@@ -228,6 +230,8 @@ class Network:
         if self._api is not None:
             await self._api.stop()
             self._api = None
+        if self._nodes:
+            self._left_at = (self.height, self.app_hash)
         nodes, self._nodes = self._nodes, {}
         await asyncio.gather(*(one.drain() for one in nodes.values()))
 
@@ -278,12 +282,12 @@ class Network:
     @property
     def height(self) -> int:
         """The last block's height."""
-        return self._node.height
+        return self._node.height if self._nodes else self._left_at[0]
 
     @property
     def app_hash(self) -> bytes:
         """The root of the committed state."""
-        return self._node.app_hash
+        return self._node.app_hash if self._nodes else self._left_at[1]
 
     def view(self) -> View:
         """The committed state at the latest height."""

@@ -56,8 +56,7 @@ class ResyncNeeded(Exception):  # noqa: N818 - names what has to be done
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"The state tree is unusable ({reason}) and cannot be made from the blocks here, because this ledger began "
-            "with a snapshot. Remove the folder ledger and everything in cometbft/data except "
-            "priv_validator_state.json, then start again: the state comes from the other nodes."
+            "with a snapshot. Run `carechain resync`, then start again: the state comes from the other nodes."
         )
         self.reason = reason
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 from msgspec import Struct
@@ -24,7 +24,7 @@ from carechain.contracts import validators
 from carechain.contracts.membership import MemberRemoved
 from carechain.contracts.validators import NodeRetired
 from carechain.core.crypto import SEED_SIZE, SigningKey
-from carechain.core.limits import BLOCK_TXS, STALE_BLOCK_S
+from carechain.core.limits import BLOCK_TXS, HEARTBEAT_S, STALE_BLOCK_S
 from carechain.core.rejection import Rejected
 from carechain.engine.cometbft import config
 from carechain.engine.cometbft.application import Application, Hooks
@@ -43,12 +43,16 @@ from carechain.engine.cometbft.server import serve
 from carechain.engine.embedded import BlockProducer
 from carechain.engine.session import LEDGER_FOLDER, Checkpoints, CommittedBlock, Session
 from carechain.engine.snapshots import Rhythm, Snapshots
+from carechain.node.base_check import confirm_base
 from carechain.node.clock import Clock
 from carechain.node.culprit import NOBODYS_FAULT
 from carechain.node.home import replace_file
 from carechain.node.ledger import Engine, LedgerNode
 from carechain.state.log import make_folder
 from carechain.state.snapshot import SnapshotGone
+
+if TYPE_CHECKING:
+    from carechain.chain.header import SealedHeader
 
 BROADCAST_TXS: Final = 500
 """How many transactions are handed to the engine in one request."""
@@ -145,6 +149,8 @@ class ConsortiumService(LedgerNode):
         self._stuck = (0, 0.0)
         """A height that the engine stands at while others are beyond it, and since when."""
         self._drained = False
+        self._unconfirmed: SealedHeader | None = None
+        """What a snapshot began with, until it was compared with what the validators signed."""
         self._sealed = session.sealed_head()
         self.metrics.gauge("peers", "Nodes that this one is connected to.", lambda: len(self._peers))
         self.metrics.gauge("validators", "Organisations that decide the order now.", lambda: self.engine.validators)
@@ -174,8 +180,10 @@ class ConsortiumService(LedgerNode):
     # --- running ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Write the engine's files, listen for it and start it. Raises ``OSError``."""
+        """Write the engine's files, listen for it and start it. Raises ``BadEngineKey``, ``OSError``."""
         prepare(self._folder, os.urandom(ENTROPY_BYTES))
+        for key in (NODE_KEY, config.VALIDATOR_KEY):
+            config.read_key(self._folder / key)
         self._decide_standby()
         self._write_config()
         self._server = await serve(self._wiring.abci, self._application)
@@ -294,6 +302,8 @@ class ConsortiumService(LedgerNode):
             return f"The consensus engine is not running and is being started again. Its last words: {said or 'none'}"
         if self._catching_up and age_s > STALE_BLOCK_S:
             return "It is fetching blocks from other nodes. Wait until it has caught up."
+        if age_s > STALE_BLOCK_S and not self._session.ledger().contracts.membership.is_member(self.server):
+            return "This organisation is no member of the network, and other nodes let in only those of members."
         if age_s > STALE_BLOCK_S:
             return (
                 f"The network makes no blocks. This node sees {len(self._peers)} others; more than two thirds of the "
@@ -386,6 +396,7 @@ class ConsortiumService(LedgerNode):
         """The ledger has begun with a snapshot of other nodes: what came before is nowhere on this node."""
         self._sealed = self._session.sealed_head()
         self._feed.begin_at(self.height)
+        self._unconfirmed = self._sealed
         self._validators = self._count_validators()
         _log.info("began_with_snapshot", height=self.height)
 
@@ -419,9 +430,21 @@ class ConsortiumService(LedgerNode):
                 self._note_progress(catching_up=bool(status["sync_info"]["catching_up"]))
                 await self._dial_missing()
                 await self._restart_if_stuck()
+            await self._confirm_snapshot()
             self._process.trim_log()
             self._evict_if_due()
             self._wake.set()
+
+    async def _confirm_snapshot(self) -> None:
+        begun, sync = self._unconfirmed, self._place.sync
+        if begun is not None and sync is not None and await confirm_base(begun.header, self._rpc, sync.servers):
+            _log.info("snapshot_confirmed", height=begun.header.height)
+            self._unconfirmed = None
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """What this node keeps for those that join late."""
+        return self._snapshots
 
     async def _dial_missing(self) -> None:
         """Dial the named peers that are away: the engine itself tries ever more rarely, and gives up after a day."""
@@ -440,7 +463,7 @@ class ConsortiumService(LedgerNode):
         It shows by others that work at a later height, or where nobody else makes blocks, by none being made.
         """
         now_s = asyncio.get_running_loop().time()
-        if self._catching_up or int(self._clock()) - self.time_s <= STALE_BLOCK_S:
+        if self._catching_up or int(self._clock()) - self.time_s <= 3 * HEARTBEAT_S:
             self._stuck = (0, now_s)
             return
         state = await self._rpc.call("dump_consensus_state")

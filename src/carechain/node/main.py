@@ -41,6 +41,7 @@ from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUn
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.gatekeeper.serve import app as gatekeeper_app
+from carechain.node.base_check import SnapshotRefuted
 from carechain.node.clock import ClockAhead
 from carechain.node.consortium import ConsortiumService, Place
 from carechain.node.home import Home, HomeUnusable, Running, open_home
@@ -73,7 +74,7 @@ COLLECT_AFTER: Final = (100_000, 50, 1000)
 A node that executes transactions makes very many small objects that are freed at once without the collector. Python's
 usual figures make it look through them all the time and find nothing; these gave 17 % more transactions per second.
 """
-_SPEAKING: Final = (EngineKeepsEnding, UpgradeNeeded, WrongNetwork)
+_SPEAKING: Final = (EngineKeepsEnding, SnapshotRefuted, UpgradeNeeded, WrongNetwork)
 """What says by itself why no more blocks can be made, and what to do."""
 _NOT_A_PRODUCER: Final = (
     "This organisation is not one of the network's block producers. Point clients at a producer's node."
@@ -157,7 +158,10 @@ def _complain(failure: BaseException) -> None:
     # What stopped the blocks may be a bug, and then its place is all there is to go by.
     _log.error("node stopped", kind=type(failure).__name__, exc_info=failure.__cause__ or failure)
     if isinstance(failure, CorruptHistory):
-        said = f"The ledger is damaged at {failure}. Restore it from a backup; carechain verify says more."
+        said = (
+            f"The ledger is damaged at {failure}. Restore it from a backup, or in a consortium take it from the other "
+            "nodes with carechain resync; carechain verify says more."
+        )
     elif isinstance(failure, NodeFailed) and isinstance(failure.__cause__, _SPEAKING):
         said = str(failure.__cause__)
     elif isinstance(failure, NodeFailed):

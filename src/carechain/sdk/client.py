@@ -265,11 +265,12 @@ class Client:
         if self._light is None:
             if self._genesis is None:
                 raise NotProven("proofs need the network's genesis: give it to the client")
-            file, trusted = self._trust_file, trust_of_genesis(self._genesis)
+            file, founded = self._trust_file, trust_of_genesis(self._genesis)
             self._light = LightClient(
-                (file and file.read(trusted.chain_id)) or trusted,
+                (file and file.read(founded.chain_id)) or founded,
                 lambda: [Source(one.url, one.light_block) for one in self._links.in_turn()],
                 clock=self._caller.clock,
+                genesis=founded,
                 keep=None if file is None else file.keep,
             )
         return self._light
@@ -278,9 +279,16 @@ class Client:
         """All rows of a query, page after page; none is of an earlier height than the one before."""
         return (await self._all_rows(name, args, prove=prove))[0]
 
-    async def _all_rows(self, name: str, args: Any, *, prove: bool) -> tuple[list[Any], int]:  # noqa: ANN401 - any query's
+    async def _all_rows(
+        self,
+        name: str,
+        args: Any,  # noqa: ANN401 - any query's
+        *,
+        prove: bool,
+        at_least: int = 0,
+    ) -> tuple[list[Any], int]:
         rows: list[Any] = []
-        height = 0
+        height = at_least
         while True:
             answer = await self.query(name, args, prove=prove, at_least=height)
             rows.extend(answer.rows)
@@ -293,14 +301,17 @@ class Client:
     async def access_log(self, pseudonym: bytes) -> CompleteLog:
         """The whole access log of a pseudonym, proven complete; raises ``NotProven``, :class:`Refused`."""
         lines: list[LogLine] = []
+        height, more_announced = 0, False
         while True:
-            last = lines[-1].number if lines else None
-            more, height = await self._all_rows("access.log", LogPage(pseudonym=pseudonym, after=last), prove=False)
+            page = LogPage(pseudonym=pseudonym, after=lines[-1].number if lines else None)
+            more, height = await self._all_rows("access.log", page, prove=False, at_least=height)
             lines += more
             head = await self.query("access.log_head", OfPseudonym(pseudonym), prove=True, at_least=height)
-            # A line that came in between is fetched too; a log shorter than it was is no log.
-            if not head.rows or head.rows[0].count <= len(lines):
+            # A line that came in between is fetched too. A log shorter than it was is no log, nor is one of which the
+            # node goes on to announce lines that it does not show.
+            if not head.rows or head.rows[0].count <= len(lines) or (more_announced and not more):
                 return verify_log(pseudonym, lines, *await self._believe(head))
+            height, more_announced = max(height, head.height), True
 
     def events(self, from_height: int | None = None) -> AsyncIterator[dict[str, Any]]:
         """What a node streams: objects with ``kind`` (events, beat or end) and the fields of the reference.

@@ -126,6 +126,7 @@ class LightClient:
         sources: Callable[[], Iterable[Source]],
         *,
         clock: Callable[[], float],
+        genesis: TrustedGenesis | None = None,
         keep: Callable[[TrustedHeader], None] | None = None,
         rules: Rules = DEFAULT_RULES,
         fresh_s: int = LIGHT_FRESH_S,
@@ -133,6 +134,7 @@ class LightClient:
     ) -> None:
         """``sources`` gives the nodes to ask, best first; ``clock`` Unix seconds; ``keep`` is told every new head.
 
+        ``genesis`` is believed besides ``trusted``, as long as it is young enough: old blocks are soon found from it.
         ``fresh_s`` is how old a state may be that is taken for the present one, ``settle_s`` how long a block that is
         not there yet is waited for.
         """
@@ -140,7 +142,8 @@ class LightClient:
         """How many signatures of validators were checked."""
         self.looking_at = 0
         """The height of the block that was asked for last: the first bad one, once something is not proven."""
-        self._start: Trusted = trusted
+        self._starts: tuple[Trusted, ...] = (trusted,) if genesis is None else (trusted, genesis)
+        self._chain_id = trusted.chain_id
         self._sources = sources
         self._clock = clock
         self._keep = keep
@@ -162,15 +165,14 @@ class LightClient:
 
     async def pin(self, height: int, expected_hash: bytes) -> TrustedHeader:
         """Go on from the block of this hash, which was heard elsewhere; raises :class:`NotProven`."""
-        chain_id = self._start.chain_id
 
         async def find(source: Source) -> TrustedHeader:
             block = await self._fetch(source, height)
-            return pin(block, chain_id=chain_id, height=height, expected_hash=expected_hash)
+            return pin(block, chain_id=self._chain_id, height=height, expected_hash=expected_hash)
 
         async with self._lock:
             pinned = await self._from_any(find)
-            self._start, self._head = pinned, pinned
+            self._starts, self._head = (pinned,), pinned
             self._known = {pinned.height: pinned}
             if self._keep is not None:
                 self._keep(pinned)
@@ -197,8 +199,7 @@ class LightClient:
         # Whoever claims the most is believed if that holds, so a node that stays behind hides nothing.
         for block in sorted(blocks, key=lambda one: -one.height):
             try:
-                header = await self.at(block.height)
-                _require_same(header, block)
+                header = await self._newest(block)
             except (Forked, TrustExpired):
                 raise
             except (NotProven, Refused, Unreachable) as doubt:
@@ -207,6 +208,17 @@ class LightClient:
             self._require_fresh(header.time.seconds)
             return header
         raise failure or Unreachable("there is no node to ask")
+
+    async def _newest(self, block: LightBlock) -> TrustedHeader:
+        """A block that a node shows as its newest, believed; raises :class:`NotProven` and as :meth:`at`."""
+        if block.height < self._head.height and block.height not in self._known:
+            raise NotProven(
+                f"the newest block shown is {block.height}, below {self._head.height}, which is believed already: the "
+                "node is behind, withholds blocks, or has others"
+            )
+        header = await self.at(block.height)
+        _require_same(header, block)
+        return header
 
     async def _shown(self, source: Source) -> LightBlock:
         return decode_block(await source.fetch(NEWEST))
@@ -225,6 +237,8 @@ class LightClient:
     async def _walk(self, height: int) -> TrustedHeader:
         """The way to a height through the first node that shows a good one, compared with what the others have."""
         start = self._nearest(height)
+        if height > start.height and self._is_old(start):
+            raise TrustExpired("the trusted header is too old to vouch for others")
 
         async def find(source: Source) -> TrustedHeader:
             header = await self._catch_up(start, height, source)
@@ -244,7 +258,7 @@ class LightClient:
         above = [one for one in self._known if one > height]
         if height + 1 in self._known:
             return self._known[height + 1]
-        below = [one for one in (self._start, *self._known.values()) if one.height < height and not self._is_old(one)]
+        below = [one for one in (*self._starts, *self._known.values()) if one.height < height and not self._is_old(one)]
         if below or not above:
             return max(below, key=lambda one: one.height, default=self._head)
         return self._known[min(above)]
@@ -328,8 +342,8 @@ class LightClient:
         began with, nothing need be waited for: it is proven for the block below, unless that is below ``at_least``.
         Raises :class:`NotProven`, also for a state too old to be the present one, and as :meth:`at`.
         """
-        if answer.height < 1:
-            raise NotProven("the answer is of no block")
+        if answer.height < max(at_least, 1):
+            raise NotProven("the answer is of an earlier block than it must be")
         below = answer.height - 1
         if answer.height + 1 not in self._known and below >= max(at_least, 1):
             above = await self._awaited(answer.height)
