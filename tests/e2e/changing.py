@@ -5,11 +5,11 @@ commands that an organisation gives in its own home.
 """
 
 import base64
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import httpx
-import msgspec
 import pytest
 
 from carechain.chain.versions import LATEST
@@ -17,13 +17,32 @@ from carechain.cli import local_network as local
 from carechain.contracts.governance import Closed, Vote
 from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import Rotation
-from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 from carechain.engine.cometbft.config import FOLDER, VALIDATOR_KEY, read_key
-from carechain.sdk.answers import MSGPACK, Status
 from e2e.consortium import Consortium, until
 
 QUICK: Final = "propose_wait_ms = 1000\n"
 """A proposer that is away costs the others a second and not three: the tests are shorter."""
+
+
+NetworkT = TypeVar("NetworkT", bound="Changing")
+Step = Callable[[NetworkT], None]
+
+
+def step(*, after: Step[NetworkT] | None = None) -> Callable[[Step[NetworkT]], Step[NetworkT]]:
+    """A test that goes on where another one ended, which is run first unless it has been: so each can be run alone."""
+
+    def of(test: Step[NetworkT]) -> Step[NetworkT]:
+        @wraps(test)
+        def run(net: NetworkT) -> None:
+            if test not in net.told:
+                if after is not None:
+                    after(net)
+                test(net)
+                net.told.add(test)
+
+        return run
+
+    return of
 
 
 class Changing(Consortium):
@@ -39,10 +58,6 @@ class Changing(Consortium):
         rotation: Rotation | None = None,
         versions: tuple[ContractVersion, ...] = LATEST,
     ) -> None:
-        try:
-            find_cometbft()
-        except EngineMissing as missing:
-            pytest.skip(str(missing))
         founded = local.make
 
         def found(folder: Path, **told: Any) -> local.LocalNetwork:
@@ -50,6 +65,8 @@ class Changing(Consortium):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(local, "make", found)
+            self.told: set[Callable[..., None]] = set()
+            """The steps that were taken."""
             super().__init__(folder, validators=validators, followers=followers, hub=hub, settings=QUICK)
 
     def carechain(self, name: str, *words: str, expect: int = 0) -> dict[str, Any]:
@@ -93,20 +110,3 @@ class Changing(Consortium):
                 lambda n=name: (s := self.status(n)) is not None and s.peers >= others,
                 f"{name} is connected to {others} others",
             )
-
-    def status(self, name: str) -> Status | None:
-        """How a node answers; None when it does not."""
-        try:
-            answer = httpx.get(f"{self.url(name)}/v1/status", headers={"accept": MSGPACK}, timeout=5, trust_env=False)
-        except httpx.HTTPError:
-            return None
-        return msgspec.msgpack.decode(answer.content, type=Status)
-
-    def ask_engine(self, name: str, method: str, **params: object) -> dict[str, Any]:
-        """One call of the engine's own interface, whose socket is in the folder that the engine was started in."""
-        place = Path(f"/proc/{self.engine_of(name)}/cwd/rpc").resolve()
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), timeout=10) as http:
-            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-            answer = http.post("http://engine/", json=body).json()
-        assert "error" not in answer, answer
-        return dict(answer["result"])

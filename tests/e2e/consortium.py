@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -37,7 +37,7 @@ from carechain.core.vocabulary import Role, mask
 from carechain.engine.cometbft.config import FOLDER
 from carechain.engine.cometbft.process import LOG_FILE as ENGINE_LOG
 from carechain.engine.txindex import id_of
-from carechain.sdk.answers import ShownBlock, Status
+from carechain.sdk.answers import MSGPACK, ShownBlock, Status
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.client import HasKeys, Node, Refused, Signer, SyncClient, Unreachable
 from carechain.sdk.identity import Identity
@@ -412,7 +412,12 @@ class Consortium:
 
     def status(self, name: str) -> Status | None:
         """How a node answers; None when it does not."""
-        return local._ask(self.url(name), self.home(name))
+        with closing(HTTPConnection("127.0.0.1", self.node(name).api, timeout=5)) as connection:
+            try:
+                connection.request("GET", "/v1/status", headers={"accept": MSGPACK})
+                return msgspec.msgpack.decode(connection.getresponse().read(), type=Status)
+            except (OSError, HTTPException, msgspec.MsgspecError):
+                return None
 
     def height(self, name: str) -> int:
         status = self.status(name)

@@ -25,7 +25,7 @@ from carechain.sdk.light.fetch import read_rpc
 from e2e.consortium import Consortium, until
 from world import CHAIN_ID
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-clock")]
+pytestmark = pytest.mark.engine
 
 VICTIM: Final = "org-4"
 HOUR_S: Final = 3600

@@ -11,10 +11,10 @@ from typing import Final
 import pytest
 
 from carechain.contracts.validators import Rotation
-from e2e.changing import Changing
+from e2e.changing import Changing, step
 from e2e.consortium import until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-elected")]
+pytestmark = pytest.mark.engine
 
 EVERY: Final = 5
 ACTIVE: Final = 4
@@ -49,6 +49,7 @@ def decide(net: Changing, *words: str, votes: int) -> int:
     return net.pass_vote(proposal, *net.names[1:votes])
 
 
+@step()
 def test_delegates_take_turns_and_are_voted_in_and_out(net: Changing) -> None:
     seats = {1: set(net.names[:5])}
     """From which block on who has a seat."""
@@ -84,6 +85,7 @@ def test_delegates_take_turns_and_are_voted_in_and_out(net: Changing) -> None:
     net.everywhere(load.acknowledged[-20:])
 
 
+@step(after=test_delegates_take_turns_and_are_voted_in_and_out)
 def test_turns_go_on_without_one_delegate_and_end_by_vote(net: Changing) -> None:
     net.kill("org-2")
     with net.load("org-1", "org-3", "org-6") as load:

@@ -19,7 +19,7 @@ from carechain.core.limits import STALE_BLOCK_S
 from e2e.consortium import HEAL_S, Consortium, Load, children_of, holds_for, is_alive, until
 from world import anchor_of
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-faults")]
+pytestmark = pytest.mark.engine
 
 PAUSE_S = 10.0
 QUIET_S = 40.0

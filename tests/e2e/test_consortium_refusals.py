@@ -16,7 +16,7 @@ from carechain.engine.cometbft.binary import VERSION
 from carechain.engine.cometbft.config import FOLDER, VALIDATOR_KEY
 from e2e.consortium import Consortium, holds_for, until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-refusals")]
+pytestmark = pytest.mark.engine
 
 ONE = "org-1"
 

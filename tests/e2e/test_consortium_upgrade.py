@@ -3,7 +3,8 @@
 Method: four real nodes that begin with the release before governance 2: a copy of the source in which nothing knows
 what that version brought. Nodes are replaced one after the other under writers. One of them is replaced by a copy that
 besides proposes whatever it is given, so that the new message gets into a block before its time. Then the members vote;
-at the height the last old node must stop and say why, and the others go on. The tests are one story, in this order.
+at the height the last old node must stop and say why, and the others go on. The tests are one story; each
+goes on from the one before.
 """
 
 import ast
@@ -26,10 +27,10 @@ from carechain.chain.tx import AdmissionCode
 from carechain.cli import local_network as local
 from carechain.contracts.governance import GovernanceCode, Propose, Proposed, SetRotation, Vote, WithdrawProposal
 from carechain.sdk.client import Refused
-from e2e.changing import Changing
+from e2e.changing import Changing, step
 from e2e.consortium import until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("consortium-upgrade")]
+pytestmark = pytest.mark.engine
 
 NOTICE: Final = 40
 """How many blocks ahead the upgrade is voted in: there is something to be done before it."""
@@ -167,6 +168,7 @@ def refused(what: Callable[[], object]) -> str:
     return found.value.label
 
 
+@step()
 def test_nodes_are_replaced_one_after_the_other_while_writes_go_on(net: Network) -> None:
     with net.load() as load:
         load.more(5)
@@ -179,6 +181,7 @@ def test_nodes_are_replaced_one_after_the_other_while_writes_go_on(net: Network)
     net.everywhere(load.acknowledged)
 
 
+@step(after=test_nodes_are_replaced_one_after_the_other_while_writes_go_on)
 def test_a_new_message_before_its_time_is_the_same_to_both_programs(net: Network) -> None:
     proposal = net.propose("org-1", 3)
     early = WithdrawProposal(proposal=proposal)
@@ -205,6 +208,7 @@ def test_a_new_message_before_its_time_is_the_same_to_both_programs(net: Network
     assert net.carechain("org-2", "member", "proposals")["proposals"][0]["standing"] == "open"
 
 
+@step(after=test_a_new_message_before_its_time_is_the_same_to_both_programs)
 def test_at_the_height_an_old_node_stops_and_says_why_and_the_others_go_on(net: Network) -> None:
     height = net.height("org-1") + NOTICE
     proposed = net.carechain("org-1", "member", "propose-upgrade", "governance", "--height", str(height))
@@ -228,6 +232,7 @@ def test_at_the_height_an_old_node_stops_and_says_why_and_the_others_go_on(net: 
     net.agree("org-1", "org-2", "org-3")
 
 
+@step(after=test_at_the_height_an_old_node_stops_and_says_why_and_the_others_go_on)
 def test_the_replaced_node_catches_up_and_the_new_message_works_everywhere(net: Network) -> None:
     net.start("org-4")
     net.wait_ready()
@@ -244,6 +249,7 @@ def test_the_replaced_node_catches_up_and_the_new_message_works_everywhere(net: 
     net.agree()
 
 
+@step(after=test_the_replaced_node_catches_up_and_the_new_message_works_everywhere)
 def test_a_replay_over_the_switch_gives_the_same(net: Network) -> None:
     """One node has lost its tree, and executes every block again; another's files are verified as they lie."""
     net.stop("org-2")

@@ -1,5 +1,6 @@
 """Block headers: chained by hash, signed by the producer, committing to all of a block (LED-1, LED-3)."""
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import msgspec
@@ -88,4 +89,9 @@ def tx_root(txs: tuple[bytes, ...]) -> bytes:
 
 def receipt_root(receipts: list[Receipt]) -> bytes:
     """The RFC 6962 root over the receipts' bytes."""
-    return merkle.root([merkle.leaf_hash(encode_receipt(receipt)) for receipt in receipts])
+    return merkle.root(receipt_leaves(map(encode_receipt, receipts)))
+
+
+def receipt_leaves(encoded: Iterable[bytes]) -> list[bytes]:
+    """The leaves of that tree, from the receipts' bytes: each also says to an engine what came of a transaction."""
+    return [merkle.leaf_hash(one) for one in encoded]

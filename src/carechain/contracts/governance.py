@@ -9,7 +9,13 @@ from msgspec.structs import replace
 
 from carechain.core.context import Ctx
 from carechain.core.ids import U8, U32, U63, Hash, PartyId, ProposalId
-from carechain.core.limits import AGREEMENT_LIFETIME_S, MEMBERS, OPEN_PROPOSALS, PROPOSAL_LIFETIME_S
+from carechain.core.limits import (
+    AGREEMENT_LIFETIME_S,
+    MEMBERS,
+    OPEN_PROPOSALS,
+    PROPOSAL_LIFETIME_S,
+    PROPOSALS_PER_ORGANISATION,
+)
 from carechain.core.message import Event, Message, Row
 from carechain.core.organisation import NewMember
 from carechain.core.rejection import RejectionCode, present, require
@@ -25,7 +31,7 @@ class GovernanceCode(RejectionCode):
     PROPOSAL_NOT_FOUND = 701, "No such proposal."
     PROPOSAL_CLOSED = 702, "The vote on this proposal is over."
     ALREADY_VOTED = 703, "Your organisation has voted on this proposal."
-    TOO_MANY_PROPOSALS = 704, "Too many proposals are open. Vote on those first."
+    TOO_MANY_PROPOSALS = 704, "Too many proposals are open, or without success within 30 days. Vote on those first."
     TARGET_UNKNOWN = 705, "The proposal names no member."
     AGREEMENT_WITH_SELF = 706, "An agreement is between two organisations."
     AGREEMENT_NOT_OFFERED = 707, "The other organisation has not offered these terms."
@@ -318,9 +324,7 @@ def outcome(*, ayes: int, noes: int, members: int, quorum: Quorum) -> Standing:
 def propose(ctx: Ctx, tables: GovernanceTables, powers: Powers, msg: Propose) -> None:
     """Open a vote, with the proposer's organisation in favour."""
     _require_possible(ctx, powers, msg.change)
-    _drop_old(ctx, tables)
-    still_open = sum(1 for _, row in tables.proposals.scan() if row.standing is Standing.OPEN)
-    require(still_open < OPEN_PROPOSALS, GovernanceCode.TOO_MANY_PROPOSALS)
+    _require_room(ctx, tables)
     proposal = ctx.new_id("proposal")
     row = ProposalRow(
         change=msg.change,
@@ -393,11 +397,21 @@ def end_agreement(ctx: Ctx, tables: GovernanceTables, msg: EndAgreement) -> None
     ctx.emit(AgreementEnded(one=one, other=msg.other))
 
 
-def _drop_old(ctx: Ctx, tables: GovernanceTables) -> None:
-    """Proposals leave the state when their time is over, however they ended; receipts and events keep them."""
+def _require_room(ctx: Ctx, tables: GovernanceTables) -> None:
+    """Bound the proposals. They leave the state when their time is over, however they ended; events keep them.
+
+    What an organisation took back or lost goes on counting against it till then. Otherwise one administrator could make
+    so many that going through them takes the whole network minutes, or keep all places from the others.
+    """
+    still_open = own = 0
     for (proposal,), row in list(tables.proposals.scan()):
         if ctx.time_s >= row.closes_s:
             tables.proposals.delete(proposal)
+            continue
+        still_open += row.standing is Standing.OPEN
+        own += row.proposer == ctx.party.organisation and row.standing is not Standing.PASSED
+    full = still_open >= OPEN_PROPOSALS or own >= PROPOSALS_PER_ORGANISATION
+    require(not full, GovernanceCode.TOO_MANY_PROPOSALS)
 
 
 def _open_proposal(ctx: Ctx, tables: GovernanceTables, proposal: bytes) -> ProposalRow:

@@ -60,6 +60,8 @@ RELEASE_DIGESTS: Final = 256
 
 PROPOSAL_LIFETIME_S: Final = 30 * DAY_S
 OPEN_PROPOSALS: Final = 256
+PROPOSALS_PER_ORGANISATION: Final = 64
+"""Of one organisation and in the state, those apart that passed: whoever makes one goes through them all."""
 AGREEMENT_LIFETIME_S: Final = 10 * 366 * DAY_S
 UPGRADE_NOTICE_BLOCKS: Final = 10
 """How far ahead an upgrade's height lies when it is proposed and when it is voted in."""
@@ -78,6 +80,8 @@ SUBMIT_QUEUE_TXS: Final = 20_000
 SUBMIT_QUEUE_BYTES: Final = 64 * 1024 * 1024
 SUBMIT_BATCH_TXS: Final = 1_000
 HTTP_BODY_BYTES: Final = 8 * 1024 * 1024
+HTTP_ANSWER_BYTES: Final = 128 * 1024 * 1024
+"""The most that a client reads of a node's answer: more than the largest block with its receipts."""
 EVENT_STREAM_SUBSCRIBERS: Final = 256
 EVENT_STREAMS_PER_PARTY: Final = 8
 EVENT_STREAM_BACKLOG: Final = 10_000

@@ -17,12 +17,13 @@ from typing import Final, Protocol, Self
 from msgspec import Struct
 
 from carechain.chain.genesis import CHAIN, Genesis, apply_genesis, genesis_hash
-from carechain.chain.header import Header, Keeper, SealedHeader, header_hash, receipt_root, signing_bytes, tx_root
+from carechain.chain.header import Header, Keeper, SealedHeader, header_hash, receipt_leaves, signing_bytes, tx_root
 from carechain.chain.receipts import FullReceipt, Receipt, describe, encode_receipt
 from carechain.chain.replay import ReplayWindow
 from carechain.chain.signatures import SignatureCache
 from carechain.chain.transition import Block, Ledger, admit, apply_block
 from carechain.chain.tx import parse
+from carechain.core import merkle
 from carechain.core.codec import encode
 from carechain.core.party import Party
 from carechain.engine.base import Arrived, Base, settle_arrival, write_base
@@ -85,6 +86,10 @@ class Finalized(Struct, frozen=True, kw_only=True):
 
     block: Block
     receipts: tuple[Receipt, ...]
+    encoded: tuple[bytes, ...]
+    """The receipts' bytes."""
+    leaves: list[bytes]
+    """The leaves of the receipts' tree."""
     app_hash: bytes
     tx_root: bytes
     receipt_root: bytes
@@ -400,14 +405,18 @@ class Session:
         self._pending = None
         overlay = Overlay(self._snapshot)
         receipts = tuple(apply_block(self._ledger_over(overlay), block))
+        encoded = tuple(map(encode_receipt, receipts))
+        leaves = receipt_leaves(encoded)
         changes = overlay.changes()
         snapshot = self._snapshot.apply(changes) if changes else self._snapshot
         finalized = Finalized(
             block=block,
             receipts=receipts,
+            encoded=encoded,
+            leaves=leaves,
             app_hash=snapshot.root_hash,
             tx_root=tx_root(block.txs),
-            receipt_root=receipt_root(list(receipts)),
+            receipt_root=merkle.root(leaves),
         )
         self._pending = _Pending(finalized, snapshot)
         return finalized
@@ -437,9 +446,8 @@ class Session:
         sealed = SealedHeader(header, sealer.sign(signing_bytes(header)), keeper)
         if self._sealers.key_of(sealed) is None:
             raise IllegalOrder("this organisation may not seal blocks here: it is not one of the genesis' producers")
-        receipts = tuple(encode_receipt(receipt) for receipt in finalized.receipts)
         try:
-            self._log.append(header.height, StoredBlock(encode(sealed), finalized.block.txs, receipts))
+            self._log.append(header.height, StoredBlock(encode(sealed), finalized.block.txs, finalized.encoded))
         except BaseException:
             self._end()
             raise
@@ -599,7 +607,7 @@ class Session:
                 raise CorruptHistory(height, str(broken)) from None
             if finalized.tx_root != header.tx_root:
                 raise CorruptHistory(height, "the transactions are not those that the header states")
-            if tuple(map(encode_receipt, finalized.receipts)) != stored.receipts:
+            if finalized.encoded != stored.receipts:
                 raise CorruptHistory(height, "executing it again gives other receipts")
             if finalized.receipt_root != header.receipt_root:
                 raise CorruptHistory(height, "the receipts are not those that the header states")

@@ -45,7 +45,6 @@ from carechain.engine.session import LEDGER_FOLDER, Checkpoints, CommittedBlock,
 from carechain.engine.snapshots import Rhythm, Snapshots
 from carechain.node.base_check import confirm_base
 from carechain.node.clock import Clock
-from carechain.node.culprit import NOBODYS_FAULT
 from carechain.node.home import replace_file
 from carechain.node.ledger import Engine, LedgerNode
 from carechain.state.log import make_folder
@@ -298,8 +297,8 @@ class ConsortiumService(LedgerNode):
         if not self.is_live:
             return "It takes part no more: it is stopping, or has failed, and then the log says why."
         if self._process.pid is None:
-            said = " / ".join(self._process.last_words()[-1:])
-            return f"The consensus engine is not running and is being started again. Its last words: {said or 'none'}"
+            # Anybody may ask, and what the engine said last may name other members' addresses.
+            return "The consensus engine is not running and is being started again. Its log says why."
         if self._catching_up and age_s > STALE_BLOCK_S:
             return "It is fetching blocks from other nodes. Wait until it has caught up."
         if age_s > STALE_BLOCK_S and not self._session.ledger().contracts.membership.is_member(self.server):
@@ -326,17 +325,7 @@ class ConsortiumService(LedgerNode):
     # --- submitting ---------------------------------------------------------------------------------------
 
     def _take(self, raws: Sequence[bytes]) -> None:
-        for raw in raws:
-            try:
-                self._session.check(raw)
-            except Rejected as refused:
-                self._refuse(raw, refused)
-            except NOBODYS_FAULT:
-                raise
-            except Exception as bug:  # noqa: BLE001 - an error over one transaction must not end the node for all
-                self._set_aside(raw, bug)
-            else:
-                self._waiting.append(raw)
+        self._waiting += [raw for raw in raws if self._admitted(raw)]
         self._wake.set()
 
     async def _hand_over(self) -> None:

@@ -20,6 +20,7 @@ from carechain.core.rejection import Rejected
 from carechain.engine.session import CommittedBlock, Session
 from carechain.engine.txindex import id_of
 from carechain.node.clock import Clock
+from carechain.node.culprit import NOBODYS_FAULT
 from carechain.node.feed import Feed, Subscription
 from carechain.node.metrics import Metrics
 from carechain.node.refusals import NodeCode, Overloaded
@@ -155,6 +156,20 @@ class LedgerNode(ABC):
     @abstractmethod
     def _take(self, raws: Sequence[bytes]) -> None:
         """See to it that these new submissions are admitted and ordered; called in the middle of :meth:`enqueue`."""
+
+    def _admitted(self, raw: bytes, *, time_s: int | None = None) -> bool:
+        """Whether admission lets a submission pass; what it refuses, or fails over, has its outcome now."""
+        try:
+            self._session.check(raw, time_s=time_s)
+        except Rejected as refused:
+            self._refuse(raw, refused)
+        except NOBODYS_FAULT:
+            raise
+        except Exception as bug:  # noqa: BLE001 - an error over one transaction must not end the node for all
+            self._set_aside(raw, bug)
+        else:
+            return True
+        return False
 
     def _set_aside(self, raw: bytes, bug: Exception) -> None:
         """Refuse a transaction that the program fails over, and name it to the operator."""

@@ -229,15 +229,7 @@ class NodeService(LedgerNode):
             return False
 
     def _admit(self, raw: bytes, time_s: int) -> None:
-        try:
-            self._session.check(raw, time_s=time_s)
-        except Rejected as refused:
-            self._refuse(raw, refused)
-        except NOBODYS_FAULT:
-            raise
-        except Exception as bug:  # noqa: BLE001 - an error over one transaction must not end the node for all
-            self._set_aside(raw, bug)
-        else:
+        if self._admitted(raw, time_s=time_s):
             self._submissions.make_ready(raw)
 
     def _collect(self) -> None:

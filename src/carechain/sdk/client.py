@@ -32,7 +32,7 @@ from carechain.sdk.light.proofs import Settled
 from carechain.sdk.nodes import REQUEST_S, Caller, Link, Links, Node, Patience
 from carechain.sdk.proofs import Network, NotProven, verify_answer, verify_inclusion
 from carechain.sdk.signer import HasKeys, Signer
-from carechain.sdk.submission import TX_UNKNOWN, Submission, fetch_receipt, is_about_the_bytes
+from carechain.sdk.submission import TX_UNKNOWN, Submission, fetch_receipt, is_about_the_bytes, may_have_taken
 from carechain.sdk.tls import Trust
 from carechain.sdk.verify_log import CompleteLog, verify_log
 
@@ -160,22 +160,30 @@ class Client:
         A node that does not answer is followed by the next; what the lost one had ordered is then found by its id.
         """
         body = msgspec.msgpack.encode(raws)
-        lost = False
+        lost, answered = False, None
 
         async def order(link: Link) -> list[Submitted | Refused]:
-            nonlocal lost
+            nonlocal lost, answered
             try:
-                data = await link.ask("POST", "/v1/transactions/batch", body, signed_in=False)
+                answered, data = link, await link.ask("POST", "/v1/transactions/batch", body, signed_in=False)
+                return _outcomes(data)
             except Unreachable as gone:
                 lost = lost or gone.sent
                 raise
-            return _outcomes(data)
+            except Refused as refused:
+                lost = lost or may_have_taken(refused)
+                raise
 
-        outcomes = await self._anywhere(order)
-        if lost:
+        try:
+            outcomes = await self._anywhere(order)
+        except Refused as refused:
+            if not lost:
+                raise
+            raise Unreachable(f"the outcome of the batch is open: {refused}") from None
+        if lost and answered is not None:
             patience = Patience(self._give_up_s)
             outcomes = [
-                await self._submission(raw).found(one, patience)
+                await self._submission(raw).found(one, answered, patience)
                 if isinstance(one, Refused) and not is_about_the_bytes(one)
                 else one
                 for raw, one in zip(raws, outcomes, strict=True)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ssl
 import time
+from asyncio import timeout as deadline
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from carechain.core.limits import NONCE_SIZE
+from carechain.core.limits import HTTP_ANSWER_BYTES, NONCE_SIZE
 from carechain.sdk.answers import MSGPACK, Status
 from carechain.sdk.authentication import AuthCode, OpenSession, Service, sign_opening
 from carechain.sdk.failures import Refused, Unreachable, WrongNode, refusal_in
@@ -102,6 +103,8 @@ class Link:
         self._caller = caller
         self._given_http = http
         self._http = http
+        self._before: httpx.AsyncClient | None = None
+        """The connection from before it was known whose node it is; what is under way there may end."""
         self._session: OpenSession | None = None
 
     # --- how it is doing ----------------------------------------------------------------------------------
@@ -124,16 +127,19 @@ class Link:
 
     async def close(self) -> None:
         """Release the connection, where it is the link's own."""
-        if self._given_http is None and self._http is not None:
-            await self._http.aclose()
+        if self._given_http is not None:
+            return
+        for one in (self._before, self._http):
+            if one is not None:
+                await one.aclose()
 
     # --- who it is ----------------------------------------------------------------------------------------
 
     async def status(self, *, timeout_s: float = REQUEST_S) -> Status:
         """Where the chain stands at this node; raises :class:`WrongNode`, :class:`Unreachable`, :class:`Refused`."""
-        response = await self._exchange("GET", "/v1/status", b"", {"accept": MSGPACK}, timeout_s)
+        response, data = await self._exchange("GET", "/v1/status", b"", {"accept": MSGPACK}, timeout_s)
         try:
-            status = msgspec.msgpack.decode(response.content, type=Status)
+            status = msgspec.msgpack.decode(data, type=Status)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise WrongNode(f"what answers at {self.url} is not a node; check the address") from None
         caller = self._caller
@@ -143,10 +149,22 @@ class Link:
             raise WrongNode("the node is another organisation's than it must be; check its address")
         if caller.trust is not None and caller.trust.vouches_for_another(response, status.server):
             raise WrongNode("the node says it is one organisation's, and its certificate says another's")
-        caller.chain_id, self._server = status.chain_id, status.server
+        if self._server is None:
+            self._believe_only(status.server)
+        caller.chain_id = status.chain_id
         caller.note_block_time(status.time_s)
         self.height = max(self.height, status.height)
         return status
+
+    def _believe_only(self, server: bytes) -> None:
+        """From now on only this organisation's certificate will do.
+
+        Any member's was believed to ask whose node it is. If that were to last, another member could take its place
+        at the next connection, and pass on what is signed for this one.
+        """
+        self._server = server
+        if self._given_http is None and self._caller.trust is not None and self.url.startswith("https://"):
+            self._before, self._http = self._http, None
 
     async def is_behind(self, height: int) -> bool:
         """Whether what it judged may be judged by a state before ``height``; learns how far it is meanwhile."""
@@ -201,14 +219,14 @@ class Link:
         """One request, answered with a body; signs in again once if the node has forgotten the session."""
         headers = {"content-type": media, "accept": MSGPACK}
         if not signed_in:
-            return (await self._exchange(method, path, body, headers, timeout_s)).content
+            return (await self._exchange(method, path, body, headers, timeout_s))[1]
         try:
-            return (await self._exchange(method, path, body, headers | await self.authorisation(), timeout_s)).content
+            return (await self._exchange(method, path, body, headers | await self.authorisation(), timeout_s))[1]
         except Refused as refused:
             if refused.code != AuthCode.SESSION_UNKNOWN:
                 raise
         self.forget_session()
-        return (await self._exchange(method, path, body, headers | await self.authorisation(), timeout_s)).content
+        return (await self._exchange(method, path, body, headers | await self.authorisation(), timeout_s))[1]
 
     async def light_block(self, height: int) -> bytes:
         """A block with its validators' signatures, 0 for the newest; a node that does not answer is set aside."""
@@ -220,15 +238,26 @@ class Link:
 
     async def _exchange(
         self, method: str, path: str, body: bytes, headers: dict[str, str], timeout_s: float
-    ) -> httpx.Response:
+    ) -> tuple[httpx.Response, bytes]:
+        """The answer and its body. It begins within ``timeout_s``; one that goes on for longer again is none."""
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+        data = bytearray()
         try:
-            response = await self.http.request(method, self.url + path, content=body, headers=headers, timeout=timeout)
+            async with (
+                deadline(2 * timeout_s),
+                self.http.stream(method, self.url + path, content=body, headers=headers, timeout=timeout) as response,
+            ):
+                async for piece in response.aiter_bytes():
+                    data += piece
+                    if len(data) > HTTP_ANSWER_BYTES:
+                        raise Unreachable(f"the answer of the node at {self.url} is too large")
         except httpx.HTTPError as error:
             raise self.lost(error) from None
+        except TimeoutError:
+            raise Unreachable(f"the answer of the node at {self.url} does not end") from None
         if response.status_code >= _REFUSED:
-            raise refusal_in(response, response.content)
-        return response
+            raise refusal_in(response, bytes(data))
+        return response, bytes(data)
 
     def lost(self, error: httpx.HTTPError) -> Unreachable:
         """Why there was no answer, as one sentence."""

@@ -104,8 +104,7 @@ class Submission:
     async def _judge(self, link: Link, refused: Refused, patience: Patience) -> Submitted | None:
         """What a refusal means: the outcome after all, None to go on, or raised again where it is final."""
         if refused.is_passing:
-            # A proxy may have passed the bytes on before it failed, and so may a node that says that it is stopping.
-            if refused.label != _OVERLOADED:
+            if may_have_taken(refused):
                 self._may_have_it.add(link)
             link.set_aside(refused.retry_after_s)
             return None
@@ -113,12 +112,13 @@ class Submission:
         if refused.code in _ABOUT_THE_BYTES:
             raise refused
         if refused.code == AdmissionCode.REPLAYED:
-            return await self.wait(patience)
+            return await self._replayed(patience)
         if refused.code == AdmissionCode.EXPIRED:
             # Block time never goes back: what is not on the ledger of a node that says this can never get there.
             known = await self._known()
-            if known is None:
+            if known is None and await self._lacks(link):
                 raise refused
+            self._may_have_it.add(link)
             return known
         if self._may_have_it:
             known = await self._known()
@@ -156,17 +156,39 @@ class Submission:
             if not await patience.pause():
                 raise Unreachable("the transaction is not on the ledger yet", tx_id=self._tx_id)
 
-    async def found(self, refused: Refused, patience: Patience) -> Submitted | Refused:
-        """What became of a transaction that one node refused after another one may have taken it.
+    async def found(self, refused: Refused, link: Link, patience: Patience) -> Submitted | Refused:
+        """What became of a transaction that ``link`` refused after another node may have taken it.
 
         Raises :class:`Unreachable` with the id when that stays open.
         """
         if refused.code == AdmissionCode.REPLAYED:
-            return await self.wait(patience)
+            return await self._replayed(patience)
         known = await self._known()
-        if known is not None or refused.code == AdmissionCode.EXPIRED:
-            return known or refused
+        if known is not None:
+            return known
+        if refused.code == AdmissionCode.EXPIRED and await self._lacks(link):
+            return refused
         raise Unreachable(f"the outcome is open: {refused}", tx_id=self._tx_id)
+
+    async def _replayed(self, patience: Patience) -> Submitted:
+        """The outcome of what is on the ledger; raises :class:`Unreachable` with the id where nobody shows it."""
+        try:
+            return await self.wait(patience)
+        except (Refused, WrongNode) as hidden:
+            # As for a signer who is a member no more: no answer, and yet the last thing to do is to sign another one.
+            raise Unreachable(
+                f"the transaction is on the ledger, and its outcome is not shown: {hidden}", tx_id=self._tx_id
+            ) from None
+
+    async def _lacks(self, link: Link) -> bool:
+        """Whether this very node says that its ledger does not have the transaction; its silence says nothing."""
+        try:
+            await fetch_receipt(link, self._tx_id, timeout_s=self._links.answer_s)
+        except Refused as refused:
+            return refused.label == TX_UNKNOWN
+        except (Unreachable, WrongNode):
+            return False
+        return False
 
     async def _known(self) -> Submitted | None:
         """The outcome, if some node that can be asked has it."""
@@ -199,6 +221,14 @@ class Submission:
         if failure is not None and not unknown:
             raise failure
         return None
+
+
+def may_have_taken(refused: Refused) -> bool:
+    """Whether somebody who said so may have taken the bytes all the same.
+
+    A proxy may have passed them on before it failed, and so may a node that says that it is stopping.
+    """
+    return refused.is_passing and refused.label != _OVERLOADED
 
 
 def is_about_the_bytes(refused: Refused) -> bool:

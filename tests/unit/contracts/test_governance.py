@@ -100,6 +100,13 @@ def the_third_of_two_proposals(world: World) -> Attempt:
     return world.a, Propose(change=RemoveMember(member=world.d.id))
 
 
+@rows.row(GovernanceCode.TOO_MANY_PROPOSALS, limits=((governance, "PROPOSALS_PER_ORGANISATION", 2),))
+def the_third_of_two_of_one_organisation(world: World) -> Attempt:
+    for member in (world.e, world.f):
+        world.propose(RemoveMember(member=member.id))
+    return world.vera, Propose(change=RemoveMember(member=world.d.id))
+
+
 @rows.row(GovernanceCode.TARGET_UNKNOWN)
 def remove_nobody(world: World) -> Attempt:
     return world.a, Propose(change=RemoveMember(member=seeded("nobody")))

@@ -9,6 +9,7 @@ from carechain.chain.queries import Asker, View, ask
 from carechain.chain.questions import NoArgs
 from carechain.chain.versions import KNOWN, LATEST, VersionLine
 from carechain.contracts.governance import (
+    CertifyRegistrar,
     Closed,
     GovernanceCode,
     ProposalWithdrawn,
@@ -217,6 +218,26 @@ def test_a_withdrawn_proposal_makes_room(world: World, monkeypatch: pytest.Monke
     world.refused(GovernanceCode.TOO_MANY_PROPOSALS, Propose(change=RemoveMember(member=world.e.id)), by=world.b)
     world.done(WithdrawProposal(proposal=proposal), by=world.a)
     world.propose(RemoveMember(member=world.e.id))
+
+
+def test_taking_back_makes_no_room_for_ever_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever proposes goes through all that is kept: one administrator must not be able to pile proposals up."""
+    monkeypatch.setattr("carechain.contracts.governance.PROPOSALS_PER_ORGANISATION", 2)
+    for _ in range(2):
+        proposal = world.propose(RemoveMember(member=world.f.id))
+        world.done(WithdrawProposal(proposal=proposal), by=world.vera)
+    one_more = Propose(change=RemoveMember(member=world.f.id))
+    world.refused(GovernanceCode.TOO_MANY_PROPOSALS, one_more, by=world.vera)
+    world.done(one_more, by=world.b)
+    world.done(one_more, by=world.a, at=world.time_s + PROPOSAL_LIFETIME_S)
+    assert len(dict(proposals(world.contracts().governance))) == 1
+
+
+def test_what_passed_counts_against_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carechain.contracts.governance.PROPOSALS_PER_ORGANISATION", 1)
+    for registrar in (False, True, False):
+        change = CertifyRegistrar(member=world.a.id, registrar=registrar)
+        world.propose(change, ayes=(world.b, world.c, world.d))
 
 
 def test_an_open_vote_may_be_changed(world: World) -> None:

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from abci_wire import KINDS, Channels, Dropped, hooks, init_chain, misbehavior_of, update_of
 from carechain.chain.queries import Asker, View, ask
 from carechain.chain.questions import LogPage
+from carechain.chain.receipts import encode_receipt
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts import validators
 from carechain.contracts.access import Decided, RequestAccess
 from carechain.contracts.governance import Propose, RemoveMember, SeatValidator, SetRotation, Vote
 from carechain.contracts.sanctions import sanctions
 from carechain.contracts.validators import RetireNode, address_of
+from carechain.core import merkle
 from carechain.core.evidence import Evidence, Offence
 from carechain.core.ids import derived_id
 from carechain.core.limits import BLOCK_TXS, EVIDENCE_PER_BLOCK, PROPOSAL_BYTES
@@ -36,7 +38,6 @@ from carechain.engine.cometbft.application import (
     Application,
     WrongNetwork,
     read_state,
-    receipt_digest,
 )
 from carechain.engine.embedded import BlockProducer
 from carechain.engine.session import CommittedBlock, IllegalOrder, Session
@@ -366,7 +367,7 @@ def test_every_transaction_has_its_result(founded: Side) -> None:
     answer = founded.block(*txs)
     receipts = founded.committed[-1].receipts
     assert [one.code for one in answer.tx_results] == [one.code for one in receipts]
-    assert [one.data for one in answer.tx_results] == [receipt_digest(one) for one in receipts]
+    assert [one.data for one in answer.tx_results] == [merkle.leaf_hash(encode_receipt(one)) for one in receipts]
     expected = [AdmissionCode.MALFORMED, AdmissionCode.MALFORMED, 0, AdmissionCode.REPLAYED, AdmissionCode.EXPIRED]
     assert [one.code for one in receipts][:5] == expected
     assert len(answer.tx_results) == len(txs)

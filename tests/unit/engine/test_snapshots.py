@@ -642,7 +642,7 @@ def test_a_state_that_blocks_cannot_give_has_to_be_fetched_again(
     network.late.close()
     harm(network.folder)
     for rebuild in (False, True):
-        with pytest.raises(ResyncNeeded, match="priv_validator_state"):
+        with pytest.raises(ResyncNeeded, match="carechain resync"):
             Session.open(network.home, network.life.genesis, keeper=network.d.id, rebuild=rebuild)
 
 

@@ -19,7 +19,7 @@ from carechain.core.rejection import RejectionCode
 from carechain.node.refusals import NodeCode
 from carechain.sdk import nodes
 from carechain.sdk.answers import QueryAnswer, ShownReceipt, Status, Submitted
-from carechain.sdk.authentication import OpenSession
+from carechain.sdk.authentication import AuthCode, OpenSession
 from carechain.sdk.client import Client, Node, Refused, Unreachable, WrongNode
 from carechain.sdk.nodes import Caller, Links
 from carechain.sdk.signer import Signer
@@ -343,6 +343,97 @@ def test_expired_is_final_unless_it_is_there(*, known: bool) -> None:
     else:
         with pytest.raises(Refused, match="EXPIRED"):
             play(work, one, two)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_expired_is_not_final_while_the_node_that_says_so_does_not_say_that_it_lacks_it(*, shown: bool) -> None:
+    behind, ahead = Made(), Made(height=9)
+    behind.orders, ahead.orders = [DOWN], [AdmissionCode.EXPIRED]
+    plain, asked = ahead.answer, []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path.startswith("/v1/transactions/"):
+            asked.append(request)
+            if not shown or len(asked) < 4:
+                return failing(LOST, request)
+        return plain(request)
+
+    async def work(client: Client) -> Submitted:
+        raw = await client.sign(message())
+        ahead.receipts[parse(raw).id] = 8
+        ahead.answer = answer  # type: ignore[method-assign]
+        return await client.send(raw)
+
+    if shown:
+        assert play(work, behind, ahead).height == 8
+    else:
+        with pytest.raises(Unreachable) as open_end:
+            play(work, behind, ahead)
+        assert open_end.value.tx_id is not None
+        assert open_end.value.sent
+
+
+def test_replayed_is_never_a_refusal_even_where_the_outcome_is_not_shown() -> None:
+    one = Made(height=9)
+    one.orders = [AdmissionCode.REPLAYED]
+    plain = one.answer
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return failing(AuthCode.SIGNATURE_INVALID, request) if request.url.path == "/v1/session" else plain(request)
+
+    one.answer = answer  # type: ignore[method-assign]
+    with pytest.raises(Unreachable, match="on the ledger") as open_end:
+        play(order, one)
+    assert open_end.value.tx_id is not None
+
+
+# --- submitting many ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [LOST, PROXY, NodeCode.STOPPING, "garbage"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_node_took_of_a_batch_before_it_failed_is_not_called_refused(failure: Answer, *, known: bool) -> None:
+    one, two = Made(height=9), Made(height=9)
+
+    async def work(client: Client) -> list[Submitted | Refused]:
+        raw = await client.sign(message())
+        if known:
+            two.receipts[parse(raw).id] = 8
+        said = AdmissionCode.REPLAYED if known else AdmissionCode.UNKNOWN_SIGNER
+        refused = {"code": int(said), "label": said.label, "reason": said.reason}
+        for made, batch in ((one, failure), (two, [refused])):
+            made.answer = batching(made.answer, batch)  # type: ignore[method-assign]
+        return await client.send_many([raw])
+
+    def batching(plain: Any, batch: Any) -> Any:
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path != "/v1/transactions/batch":
+                return plain(request)  # type: ignore[no-any-return]
+            if batch == "garbage":
+                return packed("x")
+            return packed(batch) if isinstance(batch, list) else failing(batch, request)
+
+        return answer
+
+    if known:
+        (found,) = play(work, one, two)
+        assert isinstance(found, Submitted)
+        assert found.height == 8
+    else:
+        with pytest.raises(Unreachable) as open_end:
+            play(work, one, two)
+        assert open_end.value.tx_id is not None
+
+
+def test_a_batch_that_no_node_answers_for_is_open_and_not_refused() -> None:
+    one = Made()
+    one.rows = [NodeCode.STOPPING]
+
+    async def work(client: Client) -> Any:
+        return await client.send_many([await client.sign(message())])
+
+    with pytest.raises(Unreachable, match="open"):
+        play(work, one)
 
 
 def test_a_node_behind_what_was_acknowledged_does_not_judge() -> None:

@@ -11,11 +11,9 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from carechain.chain.receipts import Receipt, encode_receipt
 from carechain.chain.transition import Block, admit
 from carechain.chain.tx import parse
 from carechain.contracts import validators
-from carechain.core import merkle
 from carechain.core.evidence import ADDRESS_SIZE, Evidence, Offence
 from carechain.core.limits import BLOCK_TXS, EVIDENCE_PER_BLOCK, ID_SIZE
 from carechain.core.rejection import Rejected
@@ -225,8 +223,8 @@ class Application:
         finalized = session.finalize(block)
         after = validators.active(session.finalized_ledger().contracts.validators, height)
         response.app_hash = finalized.app_hash
-        for receipt in finalized.receipts:
-            response.tx_results.add(code=receipt.code, data=receipt_digest(receipt))
+        for receipt, leaf in zip(finalized.receipts, finalized.leaves, strict=True):
+            response.tx_results.add(code=receipt.code, data=leaf)
         response.validator_updates.extend(validator_updates(before, after))
 
     def _commit(self, _request: Any, _response: Any) -> None:  # noqa: ANN401
@@ -257,11 +255,6 @@ def read_state(app_state: bytes) -> bytes | None:
         return bytes.fromhex(found["genesis"])
     except (msgspec.MsgspecError, KeyError, ValueError):
         return None
-
-
-def receipt_digest(receipt: Receipt) -> bytes:
-    """What the engine's header commits to for one transaction, beside the code."""
-    return merkle.leaf_hash(encode_receipt(receipt))
 
 
 def validator_updates(before: Sequence[bytes], after: Sequence[bytes]) -> list[Any]:

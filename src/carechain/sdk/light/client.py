@@ -67,7 +67,10 @@ def source_at(url: str, http: httpx.AsyncClient, *, timeout_s: float = REQUEST_S
     async def fetch(height: int) -> bytes:
         path = f"{url.rstrip('/')}/v1/light/{height}"
         try:
-            async with http.stream("GET", path, headers={"accept": MSGPACK}, timeout=timeout_s) as response:
+            async with (
+                asyncio.timeout(2 * timeout_s),
+                http.stream("GET", path, headers={"accept": MSGPACK}, timeout=timeout_s) as response,
+            ):
                 data = bytearray()
                 async for part in response.aiter_bytes():
                     data += part
@@ -79,6 +82,8 @@ def source_at(url: str, http: httpx.AsyncClient, *, timeout_s: float = REQUEST_S
         except httpx.HTTPError as error:
             why = tls_failure(error, url)
             raise Unreachable(why or f"{type(error).__name__}: no answer from the node at {url}") from None
+        except TimeoutError:
+            raise Unreachable(f"the answer of the node at {url} does not end") from None
 
     return Source(url, fetch)
 
