@@ -31,7 +31,7 @@ engine: $(VENV)/.engine ## Build CometBFT into .venv, with the Go toolchain here
 # Without the engine its tests are skipped and say so; under CI=true that fails the run.
 test: $(VENV)/.test ## Set up and run every test.
 	@$(MAKE) --no-print-directory engine || echo "going on without the consensus engine: its tests are skipped" >&2
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: lint types layers doctest ## Style, types, layers and documentation.
 

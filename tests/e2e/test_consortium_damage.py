@@ -91,9 +91,10 @@ def test_the_engine_crashes_at_each_of_its_fail_points(net: Consortium) -> None:
 
 def crash_at(net: Consortium, name: str, *indexes: int) -> None:
     """Start a node anew; its engine crashes at these fail points, one after the other."""
-    (net.home(name) / "engine.sh.next").write_text("".join(f"{index}\n" for index in indexes))
     if net.is_running(name):
         net.kill(name)
+    # Only now: an engine that its node starts at the last moment would be armed, and its script's child outlive it.
+    (net.home(name) / "engine.sh.next").write_text("".join(f"{index}\n" for index in indexes))
     net.start(name)
 
 

@@ -131,7 +131,7 @@ def test_followers_read_each_other_through_the_hub(tmp_path: Path, log: io.Strin
             hospitals = await _hospitals(net, tmp_path, stack)
             doors = {one.owner.id.hex(): one.listener.url for one in hospitals}
             settings = load_settings(flags={"relay": {"enabled": True, "gatekeepers": doors}}, home=tmp_path)
-            relay = await stack.enter_async_context(relay_of(settings, net.service))
+            relay = await stack.enter_async_context(relay_of(settings, net.service, None))
             hub = Listener(Api(net.service, relay=relay))
             await hub.start()
             stack.push_async_callback(hub.stop)
@@ -183,7 +183,7 @@ async def _hospitals(net: Network, folder: Path, stack: AsyncExitStack) -> tuple
 def test_a_node_that_is_no_hub_relays_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path, populate=False) as net:
-            async with relay_of(load_settings(home=tmp_path), net.service) as relay:
+            async with relay_of(load_settings(home=tmp_path), net.service, None) as relay:
                 assert relay is None
             node = Listener(Api(net.service, relay=relay))
             await node.start()

@@ -41,30 +41,41 @@ class WindowMismatch(Exception):  # noqa: N818 - names what is wrong with the id
 class ReplayWindow:
     """The ids of transactions that could still be sent again."""
 
-    __slots__ = ("_buckets", "_ids", "_new")
+    __slots__ = ("_block", "_buckets", "_ids", "_new")
 
     def __init__(self) -> None:
         self._ids: set[bytes] = set()
+        """Of committed blocks."""
+        self._block: set[bytes] = set()
+        """Of the block being made."""
         self._buckets: dict[int, list[list[bytes]]] = {}
         self._new: dict[int, list[bytes]] = {}
 
     def __contains__(self, tx_id: bytes) -> bool:
-        return tx_id in self._ids
+        return tx_id in self._ids or tx_id in self._block
 
     @property
     def is_full(self) -> bool:
         """Whether no further id fits: admission then refuses, the same on every node."""
-        return len(self._ids) >= REPLAY_IDS
+        return len(self._ids) + len(self._block) >= REPLAY_IDS
+
+    def committed(self) -> "ReplayWindow":
+        """The same without the block being made: a view for admission, which goes along and is not added to.
+
+        Who asks while a block waits for its commit must not hear that its transaction is on the ledger already.
+        """
+        view = ReplayWindow()
+        view._ids = self._ids
+        return view
 
     def add(self, tx_id: bytes, valid_until_s: int) -> None:
         """Remember an id of the block being made."""
-        self._ids.add(tx_id)
+        self._block.add(tx_id)
         self._new.setdefault(valid_until_s // REPLAY_BUCKET_S, []).append(tx_id)
 
     def abandon(self) -> None:
         """Forget the ids of a block that was finalised but not committed."""
-        for ids in self._new.values():
-            self._ids.difference_update(ids)
+        self._block.clear()
         self._new.clear()
 
     def close_block(self, state: Overlay) -> None:
@@ -88,6 +99,8 @@ class ReplayWindow:
         for minute, ids in self._new.items():
             self._buckets.setdefault(minute, []).append(ids)
         self._new.clear()
+        self._ids |= self._block
+        self._block.clear()
         for minute in [one for one in self._buckets if is_over(one, time_s)]:
             self._ids.difference_update(*self._buckets.pop(minute))
 

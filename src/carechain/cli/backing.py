@@ -212,6 +212,7 @@ def _outside(home: Path) -> list[str]:
         "password_file": settings.password_file,
         "api.tls_certificate": settings.api.tls_certificate,
         "api.tls_key": settings.api.tls_key,
+        "relay.ca_file": settings.relay.ca_file,
     }
     found = []
     for name, path in named.items():
@@ -260,7 +261,7 @@ def _warnings(manifest: "Manifest") -> list[str]:
 
 def _next(home: Path, manifest: "Manifest") -> str:
     if manifest.validator:
-        return f"stop the old node for good, then once: carechain start --home {home} --resume-validator"
+        return f"carechain start --home {home}; once it is ready and the old node gone: with --resume-validator"
     return f"carechain start --home {home}; to check everything first: carechain verify --home {home}"
 
 

@@ -22,6 +22,7 @@ from carechain.core.ids import party_id
 from carechain.core.limits import CLOCK_SKEW_S, STALE_BLOCK_S
 from carechain.core.units import DAY_S
 from carechain.engine.blocklog import BlockLog, CorruptHistory, LogTooNew, WrongChain
+from carechain.engine.cometbft import config as engine_files
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 from carechain.engine.session import LEDGER_FOLDER
 from carechain.node.home import HOME_VERSION, VERSION_FILE, running
@@ -106,7 +107,8 @@ def _space(home: Path) -> Check:
 def _keys(home: Path, genesis: Genesis) -> Iterator[Check]:
     folder = home / KEYS_FOLDER
     found = sorted(folder.glob("*")) if folder.is_dir() else []
-    exposed = [one.name for one in found if is_open_to_others(one.stat().st_mode)]
+    engine = sorted((home / engine_files.FOLDER / engine_files.NODE_KEY.parent).glob("*key.json"))
+    exposed = [one.name for one in (*found, *engine) if is_open_to_others(one.stat().st_mode)]
     note = f"{len(found)} files, private" if not exposed else f"set the mode of these to 0600: {', '.join(exposed)}"
     yield Check(name="keys", ok=bool(found) and not exposed, note=note if found else f"no keys in {folder}")
     if not any((folder / f"{name}.json").exists() for name in (MEMBER_KEY, AUTHORITY_KEY)):

@@ -32,7 +32,8 @@ class Peering(OptionGroup, frozen=True):
         peers = self.peers or []
         if not all(_PEER.fullmatch(one) for one in peers):
             raise typer.BadParameter("give it as ID@HOST:PORT, the id in 40 small digits", param_hint="--peer")
-        return consensus_settings(host=host, port=int(port), peers=peers)
+        # Brackets belong into an address, and not into the name of a host (RFC 3986 section 3.2.2).
+        return consensus_settings(host=host.strip("[]"), port=int(port), peers=peers)
 
 
 def consensus_settings(*, host: str, port: int, peers: Sequence[str], same_host: bool = False) -> str:

@@ -53,7 +53,9 @@ def resync(
 
 def _free_name(home: Path) -> Path:
     """Where the old ledger goes: the first name that is not taken."""
+    from carechain.node.backup import LEDGER_ASIDE
+
     number = 1
-    while (found := home / f"ledger-set-aside-{number}").exists():
+    while (found := home / f"{LEDGER_ASIDE}{number}").exists():
         number += 1
     return found

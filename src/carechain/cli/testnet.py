@@ -40,7 +40,10 @@ def up(
     ] = False,
     folder: FolderOption = None,
 ) -> Report:
-    """Make a consortium where there is none, start its nodes, and wait until all are ready."""
+    """Make a consortium where there is none, start its nodes, and wait until all are ready.
+
+    One that is there goes on as it was made: how many nodes and of which kind is for a new folder.
+    """
     from carechain.cli import local_network as local
     from carechain.cli.output import CannotRun
     from carechain.contracts.validators import Rotation
@@ -53,6 +56,7 @@ def up(
     place = _place(desk, folder)
     if (place / local.NETWORK_FILE).exists():
         network = local.read(place)
+        desk.say(f"{place} holds a network of {len(network.nodes)} nodes: it goes on as it was made")
     else:
         network = local.make(
             place,

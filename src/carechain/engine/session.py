@@ -291,6 +291,10 @@ class Session:
             return self._log.base.sealed
         return read_header(height, self._log.read(height)) if height else None
 
+    def sealed_base(self) -> SealedHeader | None:
+        """The header of the snapshot that this ledger began with; None where it has all blocks."""
+        return None if self._log.base is None else self._log.base.sealed
+
     def snapshot(self) -> Snapshot:
         """The committed state, for queries and proofs; it stays as it is until the second checkpoint from now."""
         self._require_open()
@@ -388,7 +392,13 @@ class Session:
         """The committed state as admission sees it. Nothing may be written to it."""
         self._require_open()
         if self._view is None:
-            self._view = self._ledger_over(Overlay(self._snapshot), height=self._head.height + 1)
+            self._view = Ledger(
+                chain_id=self.genesis.chain_id,
+                state=Overlay(self._snapshot),
+                replay=self._replay.committed(),
+                signatures=self._signatures,
+                height=self._head.height + 1,
+            )
         return self._view
 
     def finalized_ledger(self) -> Ledger:
@@ -472,14 +482,8 @@ class Session:
         if beyond_bounds(block.txs):
             raise IllegalOrder("the block is larger than a block may be")
 
-    def _ledger_over(self, overlay: Overlay, *, height: int | None = None) -> Ledger:
-        return Ledger(
-            chain_id=self.genesis.chain_id,
-            state=overlay,
-            replay=self._replay,
-            signatures=self._signatures,
-            height=height,
-        )
+    def _ledger_over(self, overlay: Overlay) -> Ledger:
+        return Ledger(chain_id=self.genesis.chain_id, state=overlay, replay=self._replay, signatures=self._signatures)
 
     def _switch(self, header: Header, pending: _Pending) -> tuple[bytes | None, ...]:
         """Make a durable block the current state, in memory; returns the transactions' ids."""

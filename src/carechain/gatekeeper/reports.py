@@ -24,6 +24,8 @@ from carechain.gatekeeper.ledger import LedgerReader
 
 REPORT_VALID_S: Final = TX_LIFETIME_S // 2
 REPORT_EVERY_S: Final = 5
+OUTCOME_S: Final = 10
+"""How long an outcome is waited for: without a quorum there is none, and the node must be able to stop."""
 _log = structlog.get_logger("carechain.gatekeeper")
 
 
@@ -44,7 +46,8 @@ class Reporter:
     async def report(self) -> int:
         """Settle what is open from before, then report everything audited so far; returns how many were settled.
 
-        Raises ``Rejected`` when the ledger does not admit a report now; it stays open and is tried again.
+        Raises ``Rejected`` when the ledger does not admit a report now, and ``TimeoutError`` when it does not say what
+        became of one; it stays open and is tried again.
         """
         async with self._turn:
             settled = 0
@@ -75,6 +78,8 @@ class Reporter:
             await self.report()
         except Rejected as refused:
             _log.warning("report_postponed", code=int(refused.code), label=refused.code.label)
+        except TimeoutError:
+            _log.warning("report_postponed", reason="the ledger makes no block")
         except AuditUnavailable as unavailable:
             _log.error("storage_unavailable", kind=type(unavailable).__name__, reason=str(unavailable))
 
@@ -90,7 +95,8 @@ class Reporter:
 
     async def _send(self, report: Report) -> int:
         try:
-            code = (await self._ledger.submit(report.raw)).receipt.code
+            async with asyncio.timeout(OUTCOME_S):
+                code = (await self._ledger.submit(report.raw)).receipt.code
         except Rejected as refused:
             if refused.code is not AdmissionCode.REPLAYED or not is_in_log(self._ledger.view(), report):
                 raise

@@ -48,6 +48,8 @@ BASE: Final = f"{LEDGER_FOLDER}/{BASE_FILE}"
 _ENGINE_CONFIG: Final = f"{ENGINE_FOLDER}/{VALIDATOR_KEY.parent.as_posix()}"
 VALIDATOR_KEY_PATH: Final = f"{ENGINE_FOLDER}/{VALIDATOR_KEY.as_posix()}"
 STAGING: Final = ".backup"
+LEDGER_ASIDE: Final = "ledger-set-aside-"
+"""How the folder's name begins in which a copy of the ledger that was given up is kept as evidence."""
 _AUDIT: Final = "audit/"
 _LOCAL: Final = frozenset({"home.lock", "running.json", STAGING})
 _SQLITE: Final = b"SQLite format 3\x00"
@@ -178,6 +180,8 @@ def is_left_out(name: str) -> bool:
     """
     path = PurePosixPath(name)
     if path.parts[0] in _LOCAL or (path.name.startswith(".") and path.suffix == ".tmp"):
+        return True
+    if path.parts[0].startswith(LEDGER_ASIDE):
         return True
     if path.parts[0] == LEDGER_FOLDER:
         return name not in (BLOCK_LOG, BASE)

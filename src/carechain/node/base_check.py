@@ -5,6 +5,7 @@ engine itself does not have the block either, only the one above it, which names
 where the trust came from, must have that hash, and then says what time it was.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,6 +20,8 @@ from carechain.sdk.proofs import NotProven
 
 PAGE: Final = 100
 _TIMEOUT_S: Final = 10.0
+_SERVER_S: Final = 30.0
+"""How long one server may take in all, however slowly it speaks."""
 
 
 class SnapshotRefuted(Exception):  # noqa: N818 - names what was found out
@@ -41,8 +44,9 @@ async def confirm_base(header: Header, rpc: EngineRpc, servers: Sequence[str]) -
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as http:
         for server in servers:
             try:
-                signed = await _signed(http, server, header.height)
-            except (httpx.HTTPError, NotProven):
+                async with asyncio.timeout(_SERVER_S):
+                    signed = await _signed(http, server, header.height)
+            except (httpx.HTTPError, NotProven, TimeoutError):
                 continue
             if header_hash(signed.header) != expected:
                 # Not this chain's block: what such a server says counts for nothing.

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -46,7 +47,7 @@ from carechain.engine.snapshots import Rhythm, Snapshots
 from carechain.node.base_check import confirm_base
 from carechain.node.clock import Clock
 from carechain.node.home import replace_file
-from carechain.node.ledger import Engine, LedgerNode
+from carechain.node.ledger import Engine, LedgerNode, NodeFailed
 from carechain.state.log import make_folder
 from carechain.state.snapshot import SnapshotGone
 
@@ -59,6 +60,10 @@ LOOK_S: Final = 2.0
 """How often the engine is asked for its peers, and submissions are looked through for those that have expired."""
 STUCK_S: Final = 10.0
 """How long an engine may stand still while others go on, once the last block is old."""
+OFFER_AGAIN_LOOKS: Final = 10
+"""After so many looks the engine is handed again what it should have had since the last time."""
+CONFIRM_S: Final = 10.0
+"""How often it is tried to compare the header that a snapshot began with."""
 DIAL_S: Final = 5.0
 """How often peers that are named in the settings and not connected are dialled."""
 EVICT_STEP_S: Final = 4.0
@@ -138,6 +143,8 @@ class ConsortiumService(LedgerNode):
         """Admitted here and not in the engine's pool yet."""
         self._pooled: dict[bytes, int] = {}
         """In the engine's pool, with the time at which they expire."""
+        self._offered: frozenset[bytes] = frozenset()
+        """What was in the engine's pool when that was last looked through."""
         self._wake = asyncio.Event()
         self._grown = asyncio.Event()
         self._peers: tuple[str, ...] = ()
@@ -148,7 +155,7 @@ class ConsortiumService(LedgerNode):
         self._stuck = (0, 0.0)
         """A height that the engine stands at while others are beyond it, and since when."""
         self._drained = False
-        self._unconfirmed: SealedHeader | None = None
+        self._unconfirmed: SealedHeader | None = session.sealed_base()
         """What a snapshot began with, until it was compared with what the validators signed."""
         self._sealed = session.sealed_head()
         self.metrics.gauge("peers", "Nodes that this one is connected to.", lambda: len(self._peers))
@@ -191,6 +198,7 @@ class ConsortiumService(LedgerNode):
             "submission": self._hand_over(),
             "engine watch": self._look_after(),
             "snapshots": self._make_snapshots(),
+            "snapshot check": self._confirm_snapshot(),
         }
         for name, run in parts.items():
             task = asyncio.create_task(run, name=f"carechain {name}")
@@ -201,19 +209,35 @@ class ConsortiumService(LedgerNode):
         """Follow without signing while nobody knows what the consensus key has signed."""
         mark = self._folder / config.STANDBY_MARK
         if mark.exists() and self._place.resume_validator:
-            if not self.height:
+            if not self._may_resume(mark):
                 raise BadEngineKey(
                     "The validator cannot resume before this node has caught up: it would not know from which block on "
-                    "to sign. Start it without --resume-validator first."
+                    "to sign. Start it without --resume-validator first, and wait until it is ready."
                 )
-            # Whatever was signed elsewhere is at most one block ahead of the last one known here.
-            state = config.signing_state(self.height + config.RESUME_BLOCKS)
-            replace_file(self._folder / config.VALIDATOR_STATE, state)
+            replace_file(self._folder / config.VALIDATOR_STATE, config.signing_state(self._resumes_at()))
+            (self._folder / config.STANDBY_CAUGHT_UP).unlink(missing_ok=True)
             mark.unlink()
         if mark.exists():
             config.make_standby(self._folder, os.urandom(SEED_SIZE), write=replace_file)
             self._wiring = replace(self._wiring, standby=True)
             _log.warning("validator_stands_by", height=self.height)
+
+    def _may_resume(self, mark: Path) -> bool:
+        """Whether the last block here is known to be the last there is.
+
+        An engine that alone makes the blocks asks nobody: begun too early, it would make other blocks than the others
+        have. Where it lost no more than its signing state, and there is nobody to catch up with, it has its own.
+        """
+        alone = self._validators == 1 and mark.read_bytes() == config.STATE_WAS_MISSING
+        return bool(self.height) and (alone or (self._folder / config.STANDBY_CAUGHT_UP).exists())
+
+    def _resumes_at(self) -> int:
+        """From which block on to sign. Whatever was signed elsewhere is at most one ahead of the last known here.
+
+        That one is left to the others, if they can make it: where every vote is needed there would be no more blocks.
+        """
+        others = self._validators - 1
+        return self.height + (config.RESUME_BLOCKS if 3 * others > 2 * self._validators else 1)
 
     @property
     def stands_by(self) -> bool:
@@ -235,6 +259,10 @@ class ConsortiumService(LedgerNode):
                     while len(self._submissions) and self._failure is None:
                         self._wake.clear()
                         await self._wake.wait()
+            # A network without a quorum makes no block, and nobody may be kept waiting for one.
+            self._submissions.fail(
+                NodeFailed("the node stopped before the outcome was known: ask for the transaction by its id")
+            )
         self._feed.end()
 
     async def drain(self) -> None:
@@ -334,8 +362,12 @@ class ConsortiumService(LedgerNode):
             while not self._waiting or len(self._pooled) >= self._place.tuning.mempool_txs:
                 self._wake.clear()
                 await self._wake.wait()
-            batch = self._waiting[:BROADCAST_TXS]
+            taken = self._waiting[:BROADCAST_TXS]
             del self._waiting[:BROADCAST_TXS]
+            # What got on the ledger by another node meanwhile would keep its place here until it expires.
+            batch = [raw for raw in taken if self._submissions.waits(raw)]
+            if not batch:
+                continue
             for raw in batch:
                 self._pooled[raw] = parse(raw).body.valid_until_s
             try:
@@ -347,6 +379,9 @@ class ConsortiumService(LedgerNode):
                 for raw, reason in zip(batch, reasons, strict=True)
                 if reason is not None and ALREADY_THERE not in reason and self._pooled.pop(raw, None) is not None
             ]
+            for raw in batch:
+                if not self._submissions.waits(raw):
+                    self._pooled.pop(raw, None)
             if again:
                 self._waiting[:0] = again
                 # The pool is full or the engine away: a block, or the next look, says when to try again.
@@ -365,6 +400,7 @@ class ConsortiumService(LedgerNode):
 
     def _committed(self, block: CommittedBlock) -> None:
         """A block is durable. Everyone is told once the engine has its answer."""
+        self._sealed = block.sealed
         for raw in block.txs:
             self._pooled.pop(raw, None)
         asyncio.get_running_loop().call_soon(self._announce, block)
@@ -375,6 +411,9 @@ class ConsortiumService(LedgerNode):
         self.metrics.block(block.receipts, 0.0)
         self._validators = self._count_validators()
         self._publish(block)
+        for raw in block.txs:
+            # Handed over in between: the engine has it in its memory, though no longer in its pool.
+            self._pooled.pop(raw, None)
         self._wake.set()
         self._grown.set()
         left = (MemberRemoved, NodeRetired)
@@ -405,9 +444,11 @@ class ConsortiumService(LedgerNode):
     async def _look_after(self) -> None:
         """Every few seconds: who is connected, is it catching up, what has expired, who must go."""
         starts = self._process.starts
-        while True:
+        for look in count(1):
             await asyncio.sleep(LOOK_S)
             self._drop_expired()
+            if look % OFFER_AGAIN_LOOKS == 0:
+                self._offer_again()
             if self._process.starts != starts:
                 # The pool was in the memory of the engine that is gone.
                 starts = self._process.starts
@@ -417,18 +458,21 @@ class ConsortiumService(LedgerNode):
                 self._peers = tuple(await self._rpc.peers())
                 status = await self._rpc.call("status")
                 self._note_progress(catching_up=bool(status["sync_info"]["catching_up"]))
+                self._notice_strangers()
                 await self._dial_missing()
                 await self._restart_if_stuck()
-            await self._confirm_snapshot()
             self._process.trim_log()
             self._evict_if_due()
             self._wake.set()
 
     async def _confirm_snapshot(self) -> None:
-        begun, sync = self._unconfirmed, self._place.sync
-        if begun is not None and sync is not None and await confirm_base(begun.header, self._rpc, sync.servers):
-            _log.info("snapshot_confirmed", height=begun.header.height)
-            self._unconfirmed = None
+        """Apart from the looks: servers that do not answer must not keep those waiting."""
+        while (sync := self._place.sync) is not None:
+            begun = self._unconfirmed
+            if begun is not None and await confirm_base(begun.header, self._rpc, sync.servers):
+                _log.info("snapshot_confirmed", height=begun.header.height)
+                self._unconfirmed = None
+            await asyncio.sleep(CONFIRM_S)
 
     @property
     def snapshots(self) -> Snapshots:
@@ -471,6 +515,8 @@ class ConsortiumService(LedgerNode):
         """Once everything is here, the ledger alone says who may connect, and not whom the operator named."""
         if self._catching_up and not catching_up:
             self._plan_eviction()
+            if self.stands_by:
+                replace_file(self._folder / config.STANDBY_CAUGHT_UP, b"")
         self._catching_up = catching_up
 
     def _drop_expired(self) -> None:
@@ -478,6 +524,23 @@ class ConsortiumService(LedgerNode):
         for raw in [raw for raw, until_s in self._pooled.items() if until_s <= self.time_s]:
             del self._pooled[raw]
             self._refuse_if_waiting(raw, Rejected(AdmissionCode.EXPIRED))
+
+    def _offer_again(self) -> None:
+        """Hand over again what has been in the engine's pool for long.
+
+        The engine takes a transaction before it asks about it, and drops it without a word where its pool has become
+        full meanwhile. What it still has it does not take twice.
+        """
+        overdue = [raw for raw in self._pooled if raw in self._offered]
+        for raw in overdue:
+            del self._pooled[raw]
+        self._waiting[:0] = overdue
+        self._offered = frozenset(self._pooled)
+
+    def _notice_strangers(self) -> None:
+        """A connection that was made just before the block that forbids it may show only later."""
+        if self._evict_after_s is None and not all(map(self._application.admits_peer, self._peers)):
+            self._plan_eviction()
 
     def _plan_eviction(self) -> None:
         """A node may be connected that is let in no more: the engine looks only when a peer connects."""

@@ -65,7 +65,8 @@ class Feed:
     def block(self, height: int) -> CommittedBlock:
         """A committed block, from memory if it is recent."""
         first = self._recent[0].height if self._recent else self.height + 1
-        return self._recent[height - first] if height >= first else self._read(height)
+        # One that is committed and not published yet is in the log only.
+        return self._recent[height - first] if first <= height <= self.height else self._read(height)
 
     def subscribe(self, from_height: int, *, by: bytes | None = None) -> "Subscription":
         """Blocks from ``from_height`` on, then each as it is committed; raises :class:`Overloaded` when full.

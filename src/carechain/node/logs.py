@@ -33,6 +33,7 @@ FIELDS: Final = frozenset(
         "port",
         "reason",
         "seconds",
+        "status",
         "signal",
         "timestamp",
         "txs",

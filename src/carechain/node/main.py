@@ -190,7 +190,7 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
             return None if certificates is None else certificates.context(ask=ask)
 
         await running.enter_async_context(parts.running("certificate watch", watch.run(), end=watch.stop))
-        relay = await running.enter_async_context(relay_of(settings, service))
+        relay = await running.enter_async_context(relay_of(settings, service, certificates))
         await running.enter_async_context(serving("operations server", ops_app(service), settings, sockets["ops"]))
         shown = tls(ask=settings.api.require_client_certificate)
         await running.enter_async_context(
@@ -236,7 +236,8 @@ async def _consortium(settings: Settings, home: Home, identity: Identity) -> Asy
     program = find_cometbft(None if consensus.program is None else settings.path(consensus.program))
     with _bound(consensus):
         # Free now; the engine itself listens there once it runs.
-        address = f"{consensus.host}:{consensus.port}"
+        host = f"[{consensus.host}]" if ":" in consensus.host else consensus.host
+        address = f"{host}:{consensus.port}"
     service = ConsortiumService.open(
         home.path,
         home.genesis(),

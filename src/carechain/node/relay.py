@@ -44,9 +44,10 @@ from carechain.node.bodies import BodyReader
 from carechain.node.ledger import LedgerNode
 from carechain.node.refusals import RETRY_AFTER_S, NodeCode
 from carechain.node.settings import Settings
+from carechain.node.tls import CertificateFiles
 from carechain.node.wire import RETRY_LATER, Form, refusal_of, status_of, write
 from carechain.sdk.authentication import AuthCode
-from carechain.sdk.tls import ClientCertificate, Trust
+from carechain.sdk.tls import Trust
 
 PREFIX: Final = "/v1/relay/"
 ROUTES: Final = {"/v1/session": OPENING_BODY_BYTES, "/v1/release": RELEASE_REQUEST_BYTES}
@@ -153,27 +154,30 @@ class Relay:
 
 
 @asynccontextmanager
-async def relay_of(settings: Settings, node: LedgerNode) -> AsyncIterator[Relay | None]:
+async def relay_of(
+    settings: Settings, node: LedgerNode, certificates: CertificateFiles | None
+) -> AsyncIterator[Relay | None]:
     """The relay that the settings ask for; None where this node is no hub.
 
     Gatekeepers are believed on the authorities that the ledger has at this moment for their organisations, and see this
-    node's own certificate. Raises ``OSError`` for certificates that cannot be read.
+    node's own certificate, the newest one. Raises ``OSError`` for certificates that cannot be read.
     """
-    wanted, api = settings.relay, settings.api
+    wanted = settings.relay
     if not wanted.enabled:
         yield None
         return
     authorities = node.view().contracts.membership.authorities
     rows = {one: authorities.get(one) for one in map(bytes.fromhex, wanted.gatekeepers)}
-    shown = None
-    if api.tls_certificate is not None and api.tls_key is not None:
-        shown = ClientCertificate(settings.path(api.tls_certificate), settings.path(api.tls_key))
     trust = Trust(
         {organisation: row.certificate for organisation, row in rows.items() if row is not None},
         ca_file=None if wanted.ca_file is None else settings.path(wanted.ca_file),
-        certificate=shown,
     )
-    async with Relay.open(wanted.gatekeepers, context_of=trust.context) as relay:
+
+    def context_of(organisation: bytes) -> ssl.SSLContext:
+        believing = trust.context(organisation)
+        return believing if certificates is None else certificates.show_with(believing)
+
+    async with Relay.open(wanted.gatekeepers, context_of=context_of) as relay:
         yield relay
 
 

@@ -71,6 +71,7 @@ class CertificateFiles:
         self._believed: tuple[bytes, ...] = () if authorities is None else authorities()
         self._open = _server_context(self._shown, None)
         self._asking = _server_context(self._shown, self._believed)
+        self._clients: list[ssl.SSLContext] = []
 
     @property
     def in_doubt(self) -> bool:
@@ -94,6 +95,12 @@ class CertificateFiles:
         front.sni_callback = newest
         return front
 
+    def show_with(self, client: ssl.SSLContext) -> ssl.SSLContext:
+        """Let connections that this node opens with ``client`` show the newest certificate, now and once renewed."""
+        _load(client, self._shown)
+        self._clients.append(client)
+        return client
+
     def look(self) -> None:
         """Take up what changed on the disk and on the ledger. What cannot be used twice is logged once."""
         stamp = self._look_at_files()
@@ -115,6 +122,8 @@ class CertificateFiles:
             return
         self._shown, self._stamp, self._doubted = fresh, stamp, None
         self._open, self._asking = _server_context(fresh, None), _server_context(fresh, self._believed)
+        for client in self._clients:
+            _load(client, fresh)
         _log.info("certificate_renewed", count=int(self.days_left))
 
     def _refuse(self, stamp: Stamp, why: Exception) -> None:
@@ -248,9 +257,13 @@ def _server_context(shown: _Shown, believed: tuple[bytes, ...] | None) -> ssl.SS
         context.verify_mode = ssl.CERT_REQUIRED
         if believed:
             context.load_verify_locations(cadata=b"".join(believed))
+    _load(context, shown)
+    return context
+
+
+def _load(context: ssl.SSLContext, shown: _Shown) -> None:
     with _as_file(shown.pem) as path:
         context.load_cert_chain(path)
-    return context
 
 
 @contextmanager

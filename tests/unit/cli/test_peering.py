@@ -76,6 +76,13 @@ def test_who_joins_a_consortium_gets_a_node_that_knows_its_peers(folder: Path, g
     assert (folder / "c/cometbft/config/node_key.json").exists()
 
 
+def test_an_address_of_ipv6_is_written_with_brackets(folder: Path, genesis: Path) -> None:
+    words = ("init", "--name", "G", "--kind", "hospital", "--genesis", str(genesis), "--listen", "[::1]:26701")
+    run(folder, "g", *words)
+    settings = load_settings(home=folder / "g").consensus
+    assert (settings.host, settings.port) == ("::1", 26701)
+
+
 def test_a_network_of_one_producer_has_no_engine(folder: Path) -> None:
     made = run(folder, "d", "init", "--name", "D", "--kind", "hospital", "--chain-id", "d")
     assert made["node"] is None

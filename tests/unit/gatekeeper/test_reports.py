@@ -17,6 +17,7 @@ from carechain.contracts.access import EntryKind, LogRow, log_of
 from carechain.core.limits import TX_LIFETIME_S
 from carechain.core.rejection import Rejected
 from carechain.gatekeeper import audit as audit_module
+from carechain.gatekeeper import reports as reports_module
 from carechain.gatekeeper.audit import Audit, reads_digest
 from carechain.gatekeeper.release import ReleaseRequest
 from carechain.gatekeeper.reports import Reporter
@@ -190,3 +191,26 @@ def test_a_node_that_failed_ends_the_reporting(house: House) -> None:
 
     with pytest.raises(NodeFailed):
         asyncio.run(run())
+
+
+def test_a_ledger_without_a_quorum_keeps_no_node_from_stopping(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block, no outcome: the report waits in the audit, and is made once when there are blocks again."""
+    monkeypatch.setattr(reports_module, "OUTCOME_S", 0.01)
+    serve(house, house.ticket())
+    submit = house.ledger.submit
+
+    async def unanswered(_raw: bytes) -> object:
+        return await asyncio.get_running_loop().create_future()
+
+    async def stopping() -> None:
+        stop = asyncio.Event()
+        stop.set()
+        async with asyncio.timeout(10):
+            await house.reporter().run(stop)
+
+    monkeypatch.setattr(house.ledger, "submit", unanswered)
+    asyncio.run(stopping())
+    assert released(house) == []
+    monkeypatch.setattr(house.ledger, "submit", submit)
+    assert asyncio.run(house.reporter().report()) == 1
+    assert len(released(house)) == 1

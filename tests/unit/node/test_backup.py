@@ -48,6 +48,8 @@ LEFT_OUT: Final = {
     "keys/.member.json-abc.tmp",
     "ledger/blocks.index",
     "ledger/rolled-back-3-1.log",
+    "ledger-set-aside-1/blocks.log",
+    "ledger-set-aside-1/tree/data.mdb",
     "ledger/tree/nodes",
     "cometbft/data/priv_validator_state.json",
     "cometbft/data/blockstore.db/000001.log",

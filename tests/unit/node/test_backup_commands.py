@@ -154,6 +154,11 @@ def test_files_outside_of_the_home_are_named(home: Path, tmp_path: Path, passwor
     (home / "config.toml").write_text(f'password_file = "{password}"\n', encoding="utf-8")
     made = run("backup", tmp_path / "b", "--password-file", password, home=home)
     assert made["outside"] == [f"{password} (password_file), which lies outside of the home"]
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_text("")
+    (home / "config.toml").write_text(f'[relay]\nca_file = "{authorities}"\n')
+    made = run("backup", tmp_path / "hub", "--password-file", password, home=home)
+    assert made["outside"] == [f"{authorities} (relay.ca_file), which lies outside of the home"]
 
 
 def test_settings_that_cannot_be_read_stop_no_backup(home: Path, tmp_path: Path, password: str) -> None:

@@ -17,6 +17,7 @@ from cryptography import x509
 from carechain.core.crypto import Suite
 from carechain.core.units import DAY_S
 from carechain.node import tls
+from carechain.node.relay import relay_of
 from carechain.node.settings import BadSettings, Settings, load_settings
 from carechain.node.tls import CertificateFiles, CertificateWatch, certificate_files
 from carechain.sdk.certificates import CertificateAuthority, ServerCertificate
@@ -72,8 +73,23 @@ def client_context(*authorities: CertificateAuthority, shown: Files | None = Non
     return context
 
 
+def paths_of(folder: Path, name: str, made: ServerCertificate) -> tuple[Path, Path]:
+    (folder / name).mkdir()
+    files = Files(folder / name, made)
+    return files.certificate, files.key
+
+
 def serial_shown(server: ssl.SSLContext, client: ssl.SSLContext, host: str = "localhost") -> int:
     """The serial number of the certificate that a whole handshake showed, both sides being content."""
+    return _serial(_shaken(server, client, host)[0])
+
+
+def serial_asked(server: ssl.SSLContext, client: ssl.SSLContext) -> int:
+    """The serial number of the certificate that the client showed."""
+    return _serial(_shaken(server, client, "localhost")[1])
+
+
+def _shaken(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     here = client.wrap_bio(to_client, to_server, server_hostname=host)
     there = server.wrap_bio(to_server, to_client, server_side=True)
@@ -86,7 +102,11 @@ def serial_shown(server: ssl.SSLContext, client: ssl.SSLContext, host: str = "lo
     there.do_handshake()
     there.write(b"x")
     assert here.read(1) == b"x"
-    found = here.getpeercert()
+    return here, there
+
+
+def _serial(side: ssl.SSLObject) -> int:
+    found = side.getpeercert()
     assert found is not None
     return int(str(found["serialNumber"]), 16)
 
@@ -287,6 +307,39 @@ def test_the_watch_looks_when_told_and_ends_when_asked(tmp_path: Path) -> None:
                 watch.look_now()
             watch.stop()
             await task
+
+    asyncio.run(main())
+
+
+def test_a_hub_shows_gatekeepers_its_renewed_certificate(tmp_path: Path) -> None:
+    gatekeeper = CertificateFiles(*paths_of(tmp_path, "gatekeeper", certificate_of(authority_of("b"))))
+    before, after = certificate_of(authority_of("hub"), label="2"), certificate_of(authority_of("hub"), label="3")
+    own = Files(tmp_path, before)
+
+    def seen(there: ssl.SSLContext) -> int:
+        """Which certificate the hub shows where one is asked for."""
+        server = gatekeeper.context()
+        server.sni_callback = None
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.load_verify_locations(cadata=authority_of("hub").certificate)
+        return serial_asked(server, there)
+
+    async def main() -> None:
+        async with running(tmp_path / "home", populate=False) as net:
+            (tmp_path / "home" / "config.toml").write_text(
+                f'[relay]\nenabled = true\n[relay.gatekeepers]\n"{net.a.id.hex()}" = "https://localhost:9"\n'
+            )
+            settings = load_settings(home=tmp_path / "home")
+            files = CertificateFiles(own.certificate, own.key)
+            async with relay_of(settings, net.service, files) as relay:
+                assert relay is not None
+                (client,) = relay._clients.values()
+                context: ssl.SSLContext = client._transport._pool._ssl_context  # type: ignore[attr-defined]
+                context.load_verify_locations(cadata=authority_of("b").certificate)
+                assert seen(context) == serial_of(before)
+                own.put(after)
+                files.look()
+                assert seen(context) == serial_of(after)
 
     asyncio.run(main())
 

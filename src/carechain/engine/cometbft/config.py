@@ -28,6 +28,10 @@ STANDBY_KEY: Final = Path("config/standby_key.json")
 STANDBY_STATE: Final = Path("data/standby_state.json")
 STANDBY_MARK: Final = Path("RESTORED")
 """While this file is there, nobody knows what the consensus key has signed: the node follows and signs nothing."""
+STATE_WAS_MISSING: Final = b"the signing state was missing\n"
+"""What that file says where the blocks are here and only the record of what was signed is not."""
+STANDBY_CAUGHT_UP: Final = Path("RESTORED.caught-up")
+"""Beside it once the node that follows has the blocks of the others: only then may it sign again."""
 RESUME_BLOCKS: Final = 2
 """So far above the last block that is known here may the key have signed before, on a machine that is gone."""
 GENESIS: Final = Path("config/genesis.json")
@@ -101,7 +105,7 @@ def make_keys(folder: Path, entropy: bytes, *, write: Writer) -> None:
         write(folder / VALIDATOR_STATE, signing_state(0))
         write(folder / VALIDATOR_KEY, _validator_key(validator))
     elif not (folder / VALIDATOR_STATE).exists():
-        write(folder / STANDBY_MARK, b"the signing state was missing\n")
+        write(folder / STANDBY_MARK, STATE_WAS_MISSING)
 
 
 def make_standby(folder: Path, seed: bytes, *, write: Writer) -> None:
