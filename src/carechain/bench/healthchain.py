@@ -157,5 +157,6 @@ def render(result: dict[str, Any]) -> str:
         for who, figures in ((_here(result), row), ("paper", row["paper"]), ("Fabric 3.1.5", row["fabric"]))
     ]
     at_once = f"{result['together']:,} at once"
-    columns = ("batch", "one read ms", f"reads/s, {at_once}", "one write ms", f"writes/s, {at_once}")
+    writes_at_once = at_once if result["nodes"] == 1 else "at once"
+    columns = ("batch", "one read ms", f"reads/s, {at_once}", "one write ms", f"writes/s, {writes_at_once}")
     return render_table("bench healthchain", columns, rows, result)
