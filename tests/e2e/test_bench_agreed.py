@@ -56,8 +56,8 @@ def test_write(tmp_path: Path) -> None:
 
 
 def test_catch_up(tmp_path: Path) -> None:
-    result = agreed.run_catch_up(validators=4, patients=4, writes=40, folder=tmp_path)
-    check(result, {"writes", "seconds", "tx_per_s"}, agreed.render_catch_up)
+    result = agreed.run_catch_up(validators=4, patients=4, writes=40, snapshot_every=2, folder=tmp_path)
+    check(result, {"writes", "seconds", "tx_per_s", "snapshot_seconds"}, agreed.render_catch_up)
 
 
 def test_healthchain(tmp_path: Path) -> None:

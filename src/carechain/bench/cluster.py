@@ -22,15 +22,19 @@ from carechain.bench.load import Load, request, run_load, run_loads
 from carechain.bench.workload import VALIDITY_S, Plan, engine_keys, engine_seeds, sign_enrolments
 from carechain.contracts.validators import address_of
 from carechain.engine.cometbft import config
+from carechain.engine.session import LEDGER_FOLDER
+from carechain.engine.snapshots import SNAPSHOTS_FOLDER, kept_in
 from carechain.node.consortium import prepare
 from carechain.node.home import make_home, running
-from carechain.node.settings import ConsensusSettings
+from carechain.node.settings import ConsensusSettings, SnapshotSettings, StateSyncSettings
 from carechain.sdk.answers import Submitted
 
 BATCH_TXS: Final = 200
 """Transactions a client sends in one request."""
 READY_S: Final = 60.0
 _LOOK_S: Final = 0.05
+_RPC_SERVERS: Final = 2
+_TRUSTED_HEIGHT: Final = 2
 _DONE: Final = 'carechain_transactions_total{outcome="OK"}'
 _UNUSED: Final = Batch(0.0, 1)
 """A consortium's blocks are the engine's business; a node's own batches are not made."""
@@ -47,15 +51,31 @@ class Timing(Struct, frozen=True, kw_only=True):
 class Cluster:
     """Running nodes, in the order of the plan's members."""
 
-    def __init__(self, hosts: Sequence[Host], plan: Plan, folder: Path, late: AbstractContextManager[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], plan: Plan, folder: Path, wires: "Wires") -> None:
         self.hosts = hosts
         self.plan = plan
         self.folder = folder
-        self._late = late
+        self._wires = wires
 
-    def late_comer(self) -> AbstractContextManager[Host]:
-        """The last node, which was left out so far, run now."""
-        return self._late
+    def late_comer(self, *, by_snapshot: bool = False) -> AbstractContextManager[Host]:
+        """The last node, which was left out so far, run now and from nothing.
+
+        ``by_snapshot``: it takes the state from a snapshot of the others, trusting a block near the beginning.
+        """
+        sync = self._state_sync() if by_snapshot else StateSyncSettings()
+        home = self.folder / ("late-by-snapshot" if by_snapshot else f"node-{self.plan.validators}")
+        return _node(self.plan, home, self.plan.validators - 1, self._wires, sync)
+
+    def _state_sync(self) -> StateSyncSettings:
+        servers = tuple(f"127.0.0.1:{port}" for port in self._wires.rpc)
+        answer = httpx.get(f"http://{servers[0]}/commit", params={"height": _TRUSTED_HEIGHT}, trust_env=False).json()
+        trusted = answer["result"]["signed_header"]["commit"]["block_id"]["hash"]
+        return StateSyncSettings(servers=servers, trust_height=_TRUSTED_HEIGHT, trust_hash=trusted)
+
+    def snapshots_made(self) -> int:
+        """The height of the newest snapshot that two nodes have, 0 when there is none."""
+        made = [{one.height for one in kept_in(_snapshots(self.folder, number))} for number in (1, 2)]
+        return max(made[0] & made[1], default=0)
 
     def wait_until(self, height: int) -> None:
         """Wait until every node has at least this height; raises :class:`BenchFailed` after a minute."""
@@ -107,39 +127,61 @@ class Cluster:
         return [machine.processes_of(one.pid) for one in self.hosts]
 
 
+class Wires(Struct, frozen=True, kw_only=True):
+    """What the nodes of one cluster have in common: ports, and the engine's settings."""
+
+    p2p: tuple[int, ...]
+    rpc: tuple[int, ...]
+    """Of the first nodes: where a late one asks what it may trust."""
+    timing: Timing
+    snapshot_every: int
+
+
 @contextmanager
-def cluster(plan: Plan, folder: Path, timing: Timing | None = None, *, late: int = 0) -> Iterator[Cluster]:
-    """Found the plan's consortium below ``folder`` and run its nodes, all but the last ``late`` ones."""
-    ports = _free_ports(plan.validators)
-    peers = [
-        f"{address_of(engine_keys(plan, one)[0].public_key).hex()}@127.0.0.1:{port}" for one, port in enumerate(ports)
-    ]
+def cluster(
+    plan: Plan, folder: Path, timing: Timing | None = None, *, late: int = 0, snapshot_every: int = 0
+) -> Iterator[Cluster]:
+    """Found the plan's consortium below ``folder`` and run its nodes, all but the last ``late`` ones.
+
+    ``snapshot_every``: so many blocks lie between two snapshots of the state; 0: none are made.
+    """
+    ports = _free_ports(plan.validators + _RPC_SERVERS)
+    wires = Wires(
+        p2p=tuple(ports[: plan.validators]),
+        rpc=tuple(ports[plan.validators :]) if snapshot_every else (),
+        timing=timing or Timing(),
+        snapshot_every=snapshot_every,
+    )
     with ExitStack() as started:
         hosts = [
-            started.enter_context(_node(plan, folder, member, ports[member], peers, timing or Timing()))
+            started.enter_context(_node(plan, folder / f"node-{member + 1}", member, wires, StateSyncSettings()))
             for member in range(plan.validators - late)
         ]
-        last = _node(plan, folder, plan.validators - 1, ports[-1], peers, timing or Timing())
-        made = Cluster(hosts, plan, folder, last)
+        made = Cluster(hosts, plan, folder, wires)
         made.wait_until(1)
         yield made
 
 
-def _node(
-    plan: Plan, folder: Path, member: int, port: int, peers: Sequence[str], timing: Timing
-) -> AbstractContextManager[Host]:
-    home = folder / f"node-{member + 1}"
+def _node(plan: Plan, home: Path, member: int, wires: Wires, sync: StateSyncSettings) -> AbstractContextManager[Host]:
     make_home(home)
     prepare(home / config.FOLDER, engine_seeds(plan, member))
-    settings = ConsensusSettings(
-        port=port,
+    ids = [address_of(engine_keys(plan, one)[0].public_key).hex() for one in range(plan.validators)]
+    peers = [f"{node}@127.0.0.1:{port}" for node, port in zip(ids, wires.p2p, strict=True)]
+    consensus = ConsensusSettings(
+        port=wires.p2p[member],
         peers=tuple(peer for one, peer in enumerate(peers) if one != member),
         same_host=True,
-        block_txs=timing.block_txs,
-        commit_wait_ms=timing.commit_wait_ms,
-        skip_commit_wait=timing.skip_commit_wait,
+        block_txs=wires.timing.block_txs,
+        commit_wait_ms=wires.timing.commit_wait_ms,
+        skip_commit_wait=wires.timing.skip_commit_wait,
+        rpc_port=dict(enumerate(wires.rpc)).get(member),
     )
-    return hosted(home, plan, _UNUSED, Seat(member, settings))
+    snapshots = SnapshotSettings(every_blocks=wires.snapshot_every)
+    return hosted(home, plan, _UNUSED, Seat(member, consensus, snapshots, sync))
+
+
+def _snapshots(folder: Path, number: int) -> Path:
+    return folder / f"node-{number}" / LEDGER_FOLDER / SNAPSHOTS_FOLDER
 
 
 def register(nodes: Cluster, signers: Signers, pseudonyms: Path, progress: Progress) -> None:

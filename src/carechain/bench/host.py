@@ -1,6 +1,6 @@
 """A whole node in another process, the same program that ``carechain start`` runs: what HTTP figures are taken from.
 
-``python -m carechain.bench.host HOME PLAN BATCH [CONSENSUS]`` serves a prepared home with the plan's key until SIGTERM.
+``python -m carechain.bench.host HOME PLAN BATCH [MEMBER PART…]`` serves a prepared home with its key until SIGTERM.
 """
 
 import secrets
@@ -29,6 +29,8 @@ from carechain.node.settings import (
     GatekeeperSettings,
     OpsSettings,
     Settings,
+    SnapshotSettings,
+    StateSyncSettings,
 )
 from carechain.sdk.answers import Status
 from carechain.sdk.authentication import OpenSession, Service, sign_opening
@@ -56,7 +58,9 @@ class Seat(NamedTuple):
     """One node of a consortium: whose it is (a place in the plan's members), and its engine's settings."""
 
     member: int
-    settings: ConsensusSettings
+    consensus: ConsensusSettings
+    snapshots: SnapshotSettings = SnapshotSettings()
+    state_sync: StateSyncSettings = StateSyncSettings()
 
 
 class Host:
@@ -100,7 +104,8 @@ def hosted(home: Path, plan: Plan, batch: Batch, seat: "Seat | None" = None) -> 
     (home / GENESIS_FILE).write_bytes(write(network_of(plan).genesis))
     arguments = [str(home), *(msgspec.json.encode(one).decode() for one in (plan, batch))]
     if seat is not None:
-        arguments += [str(seat.member), seat.settings.model_dump_json()]
+        parts = (seat.consensus, seat.snapshots, seat.state_sync)
+        arguments += [str(seat.member), *(one.model_dump_json() for one in parts)]
     process = subprocess.Popen(  # noqa: S603 - this program, with arguments of its own making
         [sys.executable, "-m", __name__, *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
@@ -131,8 +136,9 @@ def _address(process: "subprocess.Popen[bytes]") -> tuple[str, int]:
     raise HostFailed("\n".join(said)[-500:])
 
 
-def main(home: str, plan: str, batch: str, member: str = "0", consensus: str = "{}") -> int:
-    """Run the node; returns the exit status."""
+def main(home: str, plan: str, batch: str, member: str = "0", *parts: str) -> int:
+    """Run the node; returns the exit status. ``parts`` are a consortium's settings, in the order of :class:`Seat`."""
+    consensus, snapshots, state_sync = parts or ("{}", "{}", "{}")
     wanted = msgspec.json.decode(batch, type=Batch)
     settings = Settings(
         home=Path(home),
@@ -141,6 +147,8 @@ def main(home: str, plan: str, batch: str, member: str = "0", consensus: str = "
         gatekeeper_api=GatekeeperSettings(enabled=False),
         batch=BatchSettings(timeout_s=wanted.timeout_s, txs=wanted.txs),
         consensus=ConsensusSettings.model_validate_json(consensus),
+        snapshots=SnapshotSettings.model_validate_json(snapshots),
+        state_sync=StateSyncSettings.model_validate_json(state_sync),
     )
     network = network_of(msgspec.json.decode(plan, type=Plan))
     return run(settings, identity=network.members[int(member)])

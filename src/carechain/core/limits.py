@@ -23,6 +23,9 @@ CONSORTIUM_ID_BYTES: Final = 50
 BLOCK_TXS: Final = 20_000
 BLOCK_SIZE_BYTES: Final = 16 * 1024 * 1024
 EVIDENCE_PER_BLOCK: Final = 64
+PROPOSAL_BYTES: Final = 4 * 1024 * 1024
+"""What the engine lets a block of several organisations hold, headers and votes included. It stands in every engine's
+genesis: another figure would keep newcomers of running networks out."""
 
 CERTIFICATE_SIZE_BYTES: Final = 4096
 MEMBERS: Final = 1024
@@ -136,8 +139,6 @@ SNAPSHOT_SLICE_ENTRIES: Final = 1_000
 """How many entries are read for a snapshot between other work: a few milliseconds."""
 MEMPOOL_TXS: Final = 5_000
 MEMPOOL_BYTES: Final = 64 * 1024 * 1024
-PROPOSAL_BYTES: Final = 4 * 1024 * 1024
-"""What the engine lets a block of several organisations hold, headers and votes included."""
 ARCHIVE_CHUNK_BYTES: Final = 64 * 1024
 ARCHIVE_ENTRY_BYTES: Final = 16 * 1024
 """The description of a backup, or the name and size of one of its files."""

@@ -59,6 +59,8 @@ BROADCAST_TXS: Final = 500
 LOOK_S: Final = 2.0
 """How often the engine is asked for its peers, and submissions are looked through for those that have expired."""
 STUCK_S: Final = 10.0
+STUCK_LONGEST_S: Final = 60.0
+"""Each restart that did not help doubles the patience, up to this: what peers say of their height may be a lie."""
 """How long an engine may stand still while others go on, once the last block is old."""
 OFFER_AGAIN_LOOKS: Final = 10
 """After so many looks the engine is handed again what it should have had since the last time."""
@@ -153,6 +155,7 @@ class ConsortiumService(LedgerNode):
         self._evict_after_s: float | None = None
         self._dial_after_s = 0.0
         self._stuck = (0, 0.0)
+        self._stuck_patience_s = STUCK_S
         """A height that the engine stands at while others are beyond it, and since when."""
         self._drained = False
         self._unconfirmed: SealedHeader | None = session.sealed_base()
@@ -498,6 +501,7 @@ class ConsortiumService(LedgerNode):
         now_s = asyncio.get_running_loop().time()
         if self._catching_up or int(self._clock()) - self.time_s <= 3 * HEARTBEAT_S:
             self._stuck = (0, now_s)
+            self._stuck_patience_s = STUCK_S
             return
         state = await self._rpc.call("dump_consensus_state")
         own = int(state["round_state"]["height"])
@@ -506,9 +510,10 @@ class ConsortiumService(LedgerNode):
         alone = self.engine.validators == 1 and contracts.validators.is_seated(self.server)
         if self._stuck[0] != own or not (alone or max(others, default=0) > own):
             self._stuck = (own, now_s)
-        elif now_s - self._stuck[1] > STUCK_S:
+        elif now_s - self._stuck[1] > self._stuck_patience_s:
             _log.error("engine_stuck", height=self.height)
             self._stuck = (0, now_s)
+            self._stuck_patience_s = min(2 * self._stuck_patience_s, STUCK_LONGEST_S)
             self._process.restart()
 
     def _note_progress(self, *, catching_up: bool) -> None:
