@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
@@ -28,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def simulations(request: pytest.FixtureRequest) -> int:
     """How many seeds a simulation should run; 0 leaves the choice to the test."""
     return int(request.config.getoption("--simulations"))
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A test that configures the log leaves it to the next one as it was, whatever their order."""
+    yield
+    structlog.reset_defaults()
 
 
 @cache

@@ -28,7 +28,7 @@ VARIES = (
     (re.compile(r"127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"\bheight \d+"), "height N"),
     (re.compile(r"\bversion \S+"), "version V"),
-    (re.compile(r"\b\d+ (s ago|s old|blocks|lines)"), r"N \1"),
+    (re.compile(r"\b\d+ (s ago|s old|blocks|lines|days left)"), r"N \1"),
     (re.compile(r"\b\d+\.\d+(\.\d+)?\b"), "FIGURE"),
     (re.compile(r"^\d+ +TIME +\d+ "), "LINE "),
     (re.compile(r"─+"), "─"),
