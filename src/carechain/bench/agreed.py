@@ -27,6 +27,8 @@ SINGLE_WRITES: Final = 25
 CONNECTIONS: Final = 1
 PAPER_PEERS: Final = 6
 RECORDS: Final = 1_000
+SIGNED_AHEAD: Final = 20_000
+"""So many are ordered long before they expire."""
 SNAPSHOT_EVERY: Final = 10
 """Blocks, for the late node by snapshot: with thousands of transactions there are some fifty blocks only."""
 FULL_BLOCKS: Final = 3
@@ -251,9 +253,8 @@ def _measure(nodes: Cluster, filled: Filled, reads_at_once: int, writes_at_once:
     one_read = run_load(*host.address, reads[:ONE_BY_ONE], connections=1)
     many_reads = run_load(*host.address, reads[:reads_at_once], connections=reads_at_once)
     # Signed only now: with long waits they would expire before their turn.
-    with Signers() as signers:
-        path = presign(filled, 1 + writes_at_once, scratch=filled.home, signers=signers, progress=silent)
-    writes = [request("POST", "/v1/transactions", body=raw) for _, raws in from_file(path) for raw in raws]
+    txs = _signed(nodes.plan, filled.home, filled.anchors, 1 + writes_at_once, silent)
+    writes = [request("POST", "/v1/transactions", body=raw) for raw in txs]
     one_write = run_load(*host.address, writes[:1], connections=1)
     count = len(nodes.hosts)
     dealt = [(one.address, writes[1 + place :: count]) for place, one in enumerate(nodes.hosts)]
@@ -279,7 +280,9 @@ def run_catch_up(
     with scratch_folder(folder) as scratch:
         plan = _plan(patients, validators)
         with cluster(plan, scratch, late=1, snapshot_every=snapshot_every) as nodes:
-            nodes.send(_prepared(nodes, scratch, writes, progress))
+            nodes.send(_prepared(nodes, scratch, min(writes, SIGNED_AHEAD), progress))
+            for first in range(SIGNED_AHEAD, writes, SIGNED_AHEAD):
+                nodes.send(_signed(plan, scratch, first, min(SIGNED_AHEAD, writes - first), progress))
             progress("catching up", 0, 2)
             height, by_blocks_s = _caught_up(nodes, by_snapshot=False)
             progress("catching up", 1, 2)
@@ -346,6 +349,11 @@ def _prepared(nodes: Cluster, scratch: Path, writes: int, progress: Progress) ->
     """Register the plan's patients; returns presigned anchors."""
     with Signers() as signers:
         register(nodes, signers, scratch / "pseudonyms", progress)
-        filled = _filled(nodes.plan, scratch, 0)
-        path = presign(filled, writes, scratch=scratch, signers=signers, progress=progress)
+    return _signed(nodes.plan, scratch, 0, writes, progress)
+
+
+def _signed(plan: Plan, scratch: Path, first: int, count: int, progress: Progress) -> list[bytes]:
+    """``count`` anchors from number ``first`` on, valid from now on."""
+    with Signers() as signers:
+        path = presign(_filled(plan, scratch, first), count, scratch=scratch, signers=signers, progress=progress)
     return [raw for _, raws in from_file(path) for raw in raws]
