@@ -127,7 +127,7 @@ class _Shared:
 class _Connection(asyncio.Protocol):
     """One keep-alive connection in a closed loop."""
 
-    __slots__ = ("_head_bytes", "_received", "_sent_at", "_shared", "_transport", "_wanted")
+    __slots__ = ("_head_bytes", "_received", "_sent_at", "_shared", "_transport", "_waits", "_wanted")
 
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared
@@ -136,6 +136,7 @@ class _Connection(asyncio.Protocol):
         self._wanted = 0
         self._head_bytes = 0
         self._sent_at = 0.0
+        self._waits = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio's, so this cannot be asked at run time.
@@ -143,6 +144,7 @@ class _Connection(asyncio.Protocol):
 
     def send_next(self) -> None:
         following = next(self._shared.left, None)
+        self._waits = following is not None
         if following is not None and self._transport is not None:
             self._sent_at = perf_counter()
             self._transport.write(following)
@@ -179,7 +181,8 @@ class _Connection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._shared.ending:
+        # One that has nothing left to ask may be closed while others still wait for their answers.
+        if self._waits and not self._shared.ending:
             self._shared.fail(f"the server closed a connection ({type(exc).__name__ if exc else 'end of stream'})")
 
     def close(self) -> None:
