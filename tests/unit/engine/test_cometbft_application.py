@@ -27,7 +27,7 @@ from carechain.contracts.validators import RetireNode, address_of
 from carechain.core import merkle
 from carechain.core.evidence import Evidence, Offence
 from carechain.core.ids import derived_id
-from carechain.core.limits import BLOCK_TXS, EVIDENCE_PER_BLOCK, PROPOSAL_BYTES
+from carechain.core.limits import BLOCK_TXS, EVIDENCE_PER_BLOCK, HEARTBEAT_S, PROPOSAL_BYTES
 from carechain.core.rejection import Rejected
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Purpose
@@ -612,3 +612,23 @@ def test_every_kind_of_request_is_answered_in_kind(side: Side) -> None:
     assert side.failed == []
     assert side.call("echo", text="回声").text == "回声"
     assert side.call("verify_vote_extension").status == ACCEPT
+
+
+def test_hours_of_idleness_change_nothing_and_a_write_goes_at_once(founded: Side) -> None:
+    """Three hours of a quiet chain's beats; then a transaction gets into the very next block, and all that expired."""
+    side = founded
+    app_hash, height = side.session.head.app_hash, side.session.head.height
+    old = side.life.anchor()
+    assert side.check(old) == 0
+    for beat in range(1, 3 * 3600 // HEARTBEAT_S + 1):
+        side.life.time_s += HEARTBEAT_S - 1
+        answer = side.block()
+        assert answer.app_hash == app_hash
+        assert side.session.head.height == height + beat
+    assert side.check(old) == AdmissionCode.EXPIRED
+    fresh = side.life.anchor()
+    assert side.check(fresh) == 0
+    assert side.prepared(old, fresh) == [fresh]
+    answer = side.block(fresh)
+    assert [one.code for one in answer.tx_results] == [0]
+    assert answer.app_hash != app_hash
