@@ -3,24 +3,22 @@
 The engine's light client knows the app hash of the snapshot's height from what the validators signed. Everything in
 the state follows from it, and so do the ids that could still be sent again, whose digests are in the state. What does
 not follow from it is the rest of the header: time, previous block, roots of transactions and receipts, producer. A peer
-could lie about these, and this node's chain of headers would then differ from everybody else's. :func:`matches`
-compares what the engine's header of that height says as well; the rest is believed.
+could lie about these, and this node's chain of headers would then differ from everybody else's. The node compares
+what the engine's header of that height says as well (``node/base_check.py``); the rest is believed.
 
 The tree grows in ``ledger/arriving`` chunk by chunk, apart from the ledger's own, and counts for nothing until
 :meth:`~carechain.engine.session.Session.begin_at` takes it.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from msgspec import Struct
 
 from carechain.chain.genesis import CHAIN, Genesis, genesis_hash
-from carechain.chain.header import HEADER_VERSION, Header
+from carechain.chain.header import HEADER_VERSION
 from carechain.chain.replay import Group, WindowMismatch, check_window
 from carechain.core.codec import Malformed
 from carechain.core.limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_METADATA_BYTES
@@ -195,25 +193,3 @@ class Arrival:
 
 def _ascending(last: bytes, entries: tuple[Entry, ...]) -> bool:
     return not entries or (last < entries[0][0] and all(one[0] < other[0] for one, other in pairwise(entries)))
-
-
-def matches(header: Header, commit: Mapping[str, Any]) -> bool:
-    """Whether a block's header fits the engine's of the same height: chain, height and time in whole seconds.
-
-    ``commit`` is the engine's answer to ``/commit`` for that height, whose signatures are for the caller to check. A
-    node that has taken over a snapshot does not have that header itself: it asks where it got its trust from.
-    """
-    try:
-        found = commit["signed_header"]["header"]
-        time_s = _whole_seconds(found["time"])
-        return (found["chain_id"], int(found["height"]), time_s) == (header.chain_id, header.height, header.time_s)
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
-def _whole_seconds(text: str) -> int:
-    """Unix seconds of an RFC 3339 time in UTC; what is behind the point is cut off, not rounded."""
-    date, zone = text[:19], text[19:]
-    if not zone.endswith("Z"):
-        raise ValueError("not a time in UTC")
-    return int(datetime.fromisoformat(f"{date}+00:00").timestamp())

@@ -202,15 +202,7 @@ class _Run:
         index = TxIndex(own)
         for height in range(base.height + 1, own.height + 1):
             stored = log.read(height)
-            sealed = read_header(height, stored)
-            header = sealed.header
-            check_header(
-                sealed,
-                chain_id=self.genesis.chain_id,
-                previous=self.block_hash,
-                time_s=self.time_s,
-                sealers=self.sealers,
-            )
+            header = self.following(height, stored)
             check_index(index, height, stored, check_contents(header, stored))
             self.height, self.time_s, self.block_hash = height, header.time_s, header_hash(header)
         self.copy_tree(own, header)
@@ -246,10 +238,9 @@ class _Run:
         self.snapshot = self.fresh.checkpoint(height=self.height, snapshot=self.snapshot.apply(entries))
         entries.clear()
 
-    def block(self, height: int, stored: StoredBlock) -> list[Receipt]:
-        """Check one block and execute it; returns its receipts as executed."""
+    def following(self, height: int, stored: StoredBlock) -> Header:
+        """The block's header, which must follow the last one and be sealed by whoever may."""
         sealed = read_header(height, stored)
-        header = sealed.header
         check_header(
             sealed,
             chain_id=self.genesis.chain_id,
@@ -257,6 +248,11 @@ class _Run:
             time_s=self.time_s,
             sealers=self.sealers,
         )
+        return sealed.header
+
+    def block(self, height: int, stored: StoredBlock) -> list[Receipt]:
+        """Check one block and execute it; returns its receipts as executed."""
+        header = self.following(height, stored)
         if beyond_bounds(stored.txs):
             raise CorruptHistory(height, "the block is larger than a block may be")
         kept = read_receipts(height, stored)

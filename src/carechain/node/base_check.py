@@ -15,6 +15,7 @@ from carechain.chain.header import Header
 from carechain.core.limits import LIGHT_JSON_BYTES
 from carechain.engine.cometbft.rpc import EngineRpc, EngineUnreachable
 from carechain.sdk.light.fetch import pages_of, read_rpc
+from carechain.sdk.light.header import Header as SignedHeader
 from carechain.sdk.light.header import LightBlock, header_hash
 from carechain.sdk.proofs import NotProven
 
@@ -30,7 +31,7 @@ class SnapshotRefuted(Exception):  # noqa: N818 - names what was found out
     def __init__(self) -> None:
         super().__init__(
             "The snapshot that this ledger began with states another block than the validators signed. Run `carechain "
-            "resync` and start again; the log says which nodes it can have come from."
+            "resync` and start again, without [state_sync] if it happens once more: then all blocks are fetched."
         )
 
 
@@ -51,10 +52,16 @@ async def confirm_base(header: Header, rpc: EngineRpc, servers: Sequence[str]) -
             if header_hash(signed.header) != expected:
                 # Not this chain's block: what such a server says counts for nothing.
                 continue
-            if (signed.header.chain_id, signed.header.time.seconds) != (header.chain_id, header.time_s):
+            if not same_block(header, signed.header):
                 raise SnapshotRefuted
             return True
     return False
+
+
+def same_block(header: Header, signed: SignedHeader) -> bool:
+    """Whether both speak of one block, as far as both say it: chain, height, and time in whole seconds."""
+    found = (signed.chain_id, signed.height, signed.time.seconds)
+    return found == (header.chain_id, header.height, header.time_s)
 
 
 async def _signed(http: httpx.AsyncClient, server: str, height: int) -> LightBlock:

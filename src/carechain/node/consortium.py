@@ -59,9 +59,9 @@ BROADCAST_TXS: Final = 500
 LOOK_S: Final = 2.0
 """How often the engine is asked for its peers, and submissions are looked through for those that have expired."""
 STUCK_S: Final = 10.0
+"""How long an engine may stand still while others go on, once the last block is old."""
 STUCK_LONGEST_S: Final = 60.0
 """Each restart that did not help doubles the patience, up to this: what peers say of their height may be a lie."""
-"""How long an engine may stand still while others go on, once the last block is old."""
 OFFER_AGAIN_LOOKS: Final = 10
 """After so many looks the engine is handed again what it should have had since the last time."""
 CONFIRM_S: Final = 10.0
@@ -155,8 +155,8 @@ class ConsortiumService(LedgerNode):
         self._evict_after_s: float | None = None
         self._dial_after_s = 0.0
         self._stuck = (0, 0.0)
-        self._stuck_patience_s = STUCK_S
         """A height that the engine stands at while others are beyond it, and since when."""
+        self._stuck_patience_s = STUCK_S
         self._drained = False
         self._unconfirmed: SealedHeader | None = session.sealed_base()
         """What a snapshot began with, until it was compared with what the validators signed."""
@@ -404,6 +404,7 @@ class ConsortiumService(LedgerNode):
     def _committed(self, block: CommittedBlock) -> None:
         """A block is durable. Everyone is told once the engine has its answer."""
         self._sealed = block.sealed
+        self.metrics.block(block.receipts, self._application.block_seconds)
         for raw in block.txs:
             self._pooled.pop(raw, None)
         asyncio.get_running_loop().call_soon(self._announce, block)
@@ -411,7 +412,6 @@ class ConsortiumService(LedgerNode):
     def _announce(self, block: CommittedBlock) -> None:
         if self._failure is not None:
             return
-        self.metrics.block(block.receipts, 0.0)
         self._validators = self._count_validators()
         self._publish(block)
         for raw in block.txs:

@@ -151,14 +151,22 @@ def verify_entries(entries: Sequence[Entry], answer: QueryAnswer, app_hash: byte
         encoded = proofs.get(key)
         if encoded is None:
             raise NotProven("a row has no proof")
-        try:
-            decoded = state_proof.decode_proof(encoded)
-            if value is None:
-                state_proof.verify_absence(app_hash, key, decoded)
-            else:
-                state_proof.verify_presence(app_hash, key, value, decoded)
-        except state_proof.BadProof as bad:
-            raise NotProven(str(bad)) from None
+        verify_entry(app_hash, key, value, encoded)
+
+
+def verify_entry(app_hash: bytes, key: bytes, value: bytes | None, proof: bytes) -> None:
+    """Check that the state under ``app_hash`` has ``value`` under ``key``; None: that it has nothing there.
+
+    ``proof`` is the encoding of :class:`carechain.state.proof.Proof`. Raises :class:`NotProven`.
+    """
+    try:
+        decoded = state_proof.decode_proof(proof)
+        if value is None:
+            state_proof.verify_absence(app_hash, key, decoded)
+        else:
+            state_proof.verify_presence(app_hash, key, value, decoded)
+    except state_proof.BadProof as bad:
+        raise NotProven(str(bad)) from None
 
 
 def verify_inclusion(shown: ShownReceipt, tx_id: bytes, network: Network) -> FullReceipt:

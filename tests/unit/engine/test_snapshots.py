@@ -6,7 +6,6 @@ one row and leaves an empty ledger that can still begin.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -26,7 +25,6 @@ from carechain.engine.arrival import (
     Offer,
     OutOfOrder,
     UnknownFormat,
-    matches,
     read_offer,
 )
 from carechain.engine.base import ARRIVING_FOLDER, BASE_FILE, read_base
@@ -775,25 +773,6 @@ def test_whoever_vouches_for_a_false_snapshot_is_named(network: Network) -> None
     listed.format = FORMAT + 1
     assert late.offer(listed, offer.app_hash) == 4
     still_empty(network)
-
-
-@pytest.mark.parametrize(
-    ("change", "fits"),
-    [
-        ({}, True),
-        ({"time": "2100-01-01T00:00:00.5Z"}, False),
-        ({"time": "yesterday"}, False),
-        ({"time": None}, False),
-        ({"height": "1"}, False),
-        ({"chain_id": "elsewhere"}, False),
-    ],
-)
-def test_the_engines_header_says_when_it_was(network: Network, change: dict[str, Any], *, fits: bool) -> None:
-    header = network.node.block(BLOCKS).header
-    moment = datetime.fromtimestamp(header.time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S") + ".999999999Z"
-    known = {"chain_id": header.chain_id, "height": str(header.height), "time": moment, **change}
-    assert matches(header, {"signed_header": {"header": known}}) is fits
-    assert not matches(header, {"signed_header": None})
 
 
 def test_a_held_snapshot_outlives_checkpoints_that_empty_files(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Nothing is judged here but form. What the engine asks before ordering (``check_t
 by admission alone, never by policy: a refused access is ordered like any other, so that the patient sees it.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -84,6 +85,8 @@ class Application:
         self._sync = sync = StateSync(session, sealer, snapshots=snapshots, arrived=hooks.arrived)
         self._producer = _NOBODY
         self._halted = False
+        self.block_seconds = 0.0
+        """How long the last block took to execute and to make durable, without the engine's time between the two."""
         self._handlers: Final[dict[str, Callable[[Any, Any], None]]] = {
             "echo": _echo,
             "flush": _nothing,
@@ -210,6 +213,7 @@ class Application:
     # --- executing ----------------------------------------------------------------------------------------
 
     def _finalize_block(self, request: Any, response: Any) -> None:  # noqa: ANN401
+        began = time.perf_counter()
         session = self._session
         height: int = request.height
         before = self._active(session.head.height)
@@ -226,10 +230,13 @@ class Application:
         for receipt, leaf in zip(finalized.receipts, finalized.leaves, strict=True):
             response.tx_results.add(code=receipt.code, data=leaf)
         response.validator_updates.extend(validator_updates(before, after))
+        self.block_seconds = time.perf_counter() - began
 
     def _commit(self, _request: Any, _response: Any) -> None:  # noqa: ANN401
         """Durable when answered. No height to retain: history stays for audit."""
+        began = time.perf_counter()
         block = self._session.commit(self._sealer, producer=self._producer)
+        self.block_seconds += time.perf_counter() - began
         if self._snapshots is not None and self._snapshots.is_due(block.height):
             self._snapshots.begin(self._session.capture())
         self._hooks.committed(block)

@@ -10,7 +10,6 @@ import orjson
 
 from carechain.core.limits import ABCI_FRAME_BYTES
 
-POOL_IS_FULL: Final = "mempool is full"
 ALREADY_THERE: Final = "tx already exists in cache"
 _TIMEOUT_S: Final = 10.0
 

@@ -35,8 +35,7 @@ from carechain.sdk.light.verify import (
     catch_up,
     catch_up_async,
 )
-from carechain.sdk.proofs import Believed, NotProven
-from carechain.state import proof as state_proof
+from carechain.sdk.proofs import Believed, NotProven, verify_entry
 
 _PATH_HASHES = BLOCK_TXS.bit_length()
 """No leaf of a block's trees lies deeper."""
@@ -96,15 +95,7 @@ def verify_state(above: TrustedHeader, key: bytes, value: bytes | None, proof: b
 
     ``proof`` is the encoding of :class:`carechain.state.proof.Proof`. Raises :class:`NotProven`.
     """
-    app_hash = above.block.header.app_hash
-    try:
-        decoded = state_proof.decode_proof(proof)
-        if value is None:
-            state_proof.verify_absence(app_hash, key, decoded)
-        else:
-            state_proof.verify_presence(app_hash, key, value, decoded)
-    except state_proof.BadProof as bad:
-        raise NotProven(str(bad)) from None
+    verify_entry(above.block.header.app_hash, key, value, proof)
 
 
 class LightInclusion(Struct, frozen=True, kw_only=True):
