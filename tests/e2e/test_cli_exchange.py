@@ -8,7 +8,6 @@ its vocabulary.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from carechain.node.ports import free_ports
 
 BUNDLE = {
     "resourceType": "Bundle",
@@ -97,11 +98,6 @@ class Program:
             "CARECHAIN_PASSWORD_FILE": str(self.password),
             **{name: value for name, value in addresses.items() if value},
         }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +372,7 @@ def test_unknown_ids_are_refused_by_the_ledger(program: Program, people: dict[st
 
 
 def test_nobody_at_the_address_is_the_environment(program: Program, people: dict[str, str]) -> None:
-    failed = program.run("patient", "inbox", "--node", f"http://127.0.0.1:{free_port()}", expect=3)
+    failed = program.run("patient", "inbox", "--node", f"http://127.0.0.1:{free_ports(1)[0]}", expect=3)
     assert "127.0.0.1" in failed["error"]["reason"]
 
 

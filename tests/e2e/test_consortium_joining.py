@@ -20,6 +20,7 @@ import pytest
 
 from carechain.cli import local_network as local
 from carechain.core.vocabulary import Role
+from carechain.node.ports import free_ports
 from carechain.sdk.registrar import RegistrarSecret
 from e2e.changing import QUICK, Changing, step
 from e2e.consortium import Keys, environment, until
@@ -213,7 +214,7 @@ def test_the_hub_becomes_a_consortium_by_vote(net: Joining) -> None:
 
 @step(after=test_the_hub_becomes_a_consortium_by_vote)
 def test_a_newcomer_joins_as_the_page_says(net: Joining) -> None:
-    p2p, api, ops, gatekeeper = local._free_ports(4)
+    p2p, api, ops, gatekeeper = free_ports(4)
     lender = net.node("org-2")
     (init,) = shown("The newcomer makes a home")
     made = net.newcomer.type(

@@ -8,13 +8,12 @@ empty places and later rounds, and then three validators leave. Run as a program
 import base64
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
+from carechain.node.ports import free_ports
 from carechain.sdk.light.fetch import pages_of, read_rpc
 from carechain.sdk.light.header import LightBlock
 from carechain.sdk.light.trust import read_trust, write_trust
@@ -46,18 +46,12 @@ SETTINGS: Final = {
 }
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Node:
     """One CometBFT process with its built-in key-value application."""
 
     def __init__(self, program: Path, home: Path) -> None:
         self.program, self.home = program, home
-        self.rpc, self.p2p = free_port(), free_port()
+        self.rpc, self.p2p = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.rpc}", timeout=30)
         self._run("init")

@@ -7,7 +7,6 @@ again.
 """
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -31,6 +30,7 @@ from carechain.engine.snapshots import Rhythm
 from carechain.engine.verify import verify_chain
 from carechain.node.consortium import ConsortiumService, Place, prepare
 from carechain.node.home import make_home
+from carechain.node.ports import free_ports
 from carechain.sdk.light.fetch import read_time
 from world import Organisation, seeded
 
@@ -44,12 +44,6 @@ LOOK_S: Final = 0.05
 TUNING: Final = Tuning(heartbeat_ms=150, commit_ms=50, log_level="info")
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 class Net:
     """Five organisations, the last without a seat, and the nodes that run."""
 
@@ -59,8 +53,8 @@ class Net:
             Organisation(f"org{number}", kind=OrganisationKind.HOSPITAL, registrar=True)
             for number in range(VALIDATORS + 1)
         ]
-        self.p2p = [free_port() for _ in self.organisations]
-        self.rpc = [free_port() for _ in self.organisations]
+        ports = free_ports(2 * len(self.organisations))
+        self.p2p, self.rpc = ports[::2], ports[1::2]
         self.nodes: dict[int, ConsortiumService] = {}
         self.nonces = 0
         for number in range(VALIDATORS + 1):

@@ -9,14 +9,15 @@ second terminal is a child process on free ports.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from carechain.node.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "start" / "tour.md"
@@ -80,7 +81,7 @@ class Shell:
         program.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CARECHAIN_")}
         listeners = ("API", "OPS", "GATEKEEPER_API")
-        ports = {f"CARECHAIN_{name}__PORT": port for name, port in zip(listeners, free_ports(3), strict=True)}
+        ports = {f"CARECHAIN_{name}__PORT": str(port) for name, port in zip(listeners, free_ports(3), strict=True)}
         self.environment = {**kept, **ports, "PATH": f"{program.parent}:{kept['PATH']}", "LC_ALL": "C.UTF-8"}
         self._process = subprocess.Popen(
             ["/bin/sh"],
@@ -136,13 +137,6 @@ class Shell:
 
     def close(self) -> None:
         self._process.communicate(timeout=60)
-
-
-def free_ports(count: int) -> list[str]:
-    """Held together, so that none is given twice."""
-    with ExitStack() as held:
-        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [str(one.getsockname()[1]) for one in found]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ They share the processors with each other and with the client, so what one of th
 what is seen is what all of them together do with this machine.
 """
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -26,6 +25,7 @@ from carechain.engine.session import LEDGER_FOLDER
 from carechain.engine.snapshots import SNAPSHOTS_FOLDER, kept_in
 from carechain.node.consortium import prepare
 from carechain.node.home import make_home, running
+from carechain.node.ports import free_ports
 from carechain.node.settings import ConsensusSettings, SnapshotSettings, StateSyncSettings
 from carechain.sdk.answers import Submitted
 
@@ -145,7 +145,7 @@ def cluster(
 
     ``snapshot_every``: so many blocks lie between two snapshots of the state; 0: none are made.
     """
-    ports = _free_ports(plan.validators + _RPC_SERVERS)
+    ports = free_ports(plan.validators + _RPC_SERVERS)
     wires = Wires(
         p2p=tuple(ports[: plan.validators]),
         rpc=tuple(ports[plan.validators :]) if snapshot_every else (),
@@ -206,9 +206,3 @@ def batch_request(raws: Sequence[bytes]) -> bytes:
 
 def _parts(raws: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
     return [raws[start : start + size] for start in range(0, len(raws), size)]
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]

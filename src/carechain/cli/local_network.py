@@ -6,14 +6,12 @@ Everything a node says is asked at its own ports; a process is only ended when i
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from random import SystemRandom
 from typing import Final
 
 import msgspec
@@ -32,6 +30,7 @@ from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import Rotation
 from carechain.core.vocabulary import OrganisationKind
 from carechain.node.home import replace_file, running
+from carechain.node.ports import free_ports
 from carechain.sdk.answers import Status
 
 NETWORK_FILE: Final = "testnet.json"
@@ -42,7 +41,6 @@ PASSWORD: Final = "for trying things out only"  # noqa: S105 - said in the docum
 READY_S: Final = 90.0
 STOP_S: Final = 40.0
 LOOK_S: Final = 0.1
-_PORTS: Final = range(10_000, 32_000)
 _REASON: Final = "carechain: "
 """How the line begins that says why a node could not run."""
 _KINDS: Final = (
@@ -125,7 +123,7 @@ def make(
     seats = [one.member for one in founders[:validators]]
     genesis = found_consortium(chain_id, founders, seats=seats, rotation=rotation, versions=versions)
     replace_file(folder / GENESIS_FILE, genesis_bytes(genesis))
-    ports = _free_ports(4 * total)
+    ports = free_ports(4 * total)
     nodes = tuple(
         LocalNode(
             name=name,
@@ -157,22 +155,6 @@ def _config(one: LocalNode, nodes: Sequence[LocalNode], *, hub: bool, tls: bool)
     said += ["\n".join(("", "[api]", *(TLS_LINES if tls else ()), f"port = {ports.pop('api')}"))]
     said += [f"\n[{group}]\nport = {port}" for group, port in ports.items()]
     return "\n".join(said) + "\n" + consensus_settings(host="127.0.0.1", port=one.p2p, peers=peers, same_host=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at now, all different.
-
-    They lie below those that systems lend to outgoing connections: a node that comes back must find its port free.
-    """
-    found: list[int] = []
-    with ExitStack() as held:
-        for port in SystemRandom().sample(_PORTS, len(_PORTS)):
-            with suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise CannotRun(f"there are not {count} free ports on this machine")
 
 
 def read(folder: Path) -> LocalNetwork:

@@ -6,7 +6,6 @@ agree on them, each with a node and a consensus engine of its own, and every gat
 """
 
 import asyncio
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from carechain.gatekeeper.listen import Listener
 from carechain.node.consortium import ENTROPY_BYTES, ConsortiumService, Place, prepare
 from carechain.node.http import Api
 from carechain.node.ledger import LedgerNode
+from carechain.node.ports import free_ports
 from carechain.node.service import NodeService, Submitted
 
 CHAIN_ID: Final = "carechain-demo"
@@ -171,7 +171,9 @@ class Network:
         """
         now_s = wall_s()
         members = {plan.handle: Organisation.found(plan, home / plan.handle, seed=seed, now_s=now_s) for plan in PLANS}
-        seats = {handle: Seat.of(members[handle], seed) for handle in VALIDATORS} if consortium else {}
+        validators = VALIDATORS if consortium else ()
+        ports = zip(validators, free_ports(len(validators)), strict=True)
+        seats = {handle: Seat.of(members[handle], port, seed) for handle, port in ports}
         genesis = Genesis(
             chain_id=CHAIN_ID,
             time_s=now_s,
@@ -352,13 +354,12 @@ class Seat(Struct, frozen=True):
     port: int
 
     @staticmethod
-    def of(organisation: Organisation, seed: int) -> "Seat":
-        """Make the keys of an organisation's engine in its home."""
+    def of(organisation: Organisation, port: int, seed: int) -> "Seat":
+        """Make the keys of an organisation's engine in its home; its node will listen at ``port``."""
         folder = organisation.home / config.FOLDER
         prepare(folder, Drawn(seed, f"engine of {organisation.plan.handle}")(ENTROPY_BYTES))
         key = config.read_key(folder / config.VALIDATOR_KEY).public_key
-        with socket.create_server((_LOOPBACK, 0)) as free:
-            return Seat(key, config.node_id(folder), free.getsockname()[1])
+        return Seat(key, config.node_id(folder), port)
 
 
 def places_of(seats: dict[str, Seat]) -> dict[str, Place]:
