@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from carechain.chain.genesis import genesis_hash, write
 from carechain.chain.transition import Block
-from carechain.contracts.governance import Propose, SeatValidator, SetRotation, Upgrade, Vote, WithdrawProposal
+from carechain.contracts.governance import Propose, SeatValidator, SetRotation, Upgrade, WithdrawProposal
 from carechain.contracts.validators import RetireNode, active, address_of
 from carechain.core.evidence import Evidence, Offence
 from carechain.core.ids import derived_id
@@ -70,13 +70,6 @@ class ConsortiumScript(Script):
         for part in parts:
             part()
         return Planned(time_s, self.cut())
-
-    def vote(self, change: Any) -> None:
-        """Four of six members decide something."""
-        proposer, *voters = self.life.world.members[:4]
-        proposal = derived_id("proposal", self.send(Propose(change=change), by=proposer), 0)
-        for member in voters:
-            self.send(Vote(proposal=proposal, aye=True), by=member)
 
     def upgrade(self) -> None:
         """The second version of governance, as soon as it may be; a message of it is not in force yet."""

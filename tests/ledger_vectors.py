@@ -3,10 +3,10 @@
     PYTHONPATH=src:tests python tests/ledger_vectors.py
 
 The vectors hold a genesis, and blocks with height, time and transactions as bytes; for each block the three roots, the
-receipts as bytes and what they say. Every kind of message is sent at least once and succeeds, then come random
-traffic, bytes that fail admission, empty blocks and a long silence. Any engine that is given these blocks must come to
-these roots: the embedded one and CometBFT replay the same file. ``sealed`` is the header as the embedded engine's
-producer seals it.
+receipts as bytes and what they say. Here and in ``consortium_vectors.py`` and ``keys_vectors.py`` every kind of message
+is sent at least once and succeeds; here come also random traffic, bytes that fail admission, empty blocks and a long
+silence. Any engine that is given these blocks must come to these roots: the embedded one and CometBFT replay the same
+files. ``sealed`` is the header as the embedded engine's producer seals it.
 """
 
 import json
@@ -43,7 +43,7 @@ from carechain.core.codec import encode
 from carechain.core.ids import derived_id
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Action, OrganisationKind, Purpose, Role, Sensitivity
-from carechain.engine.session import CommittedBlock
+from carechain.engine.session import CommittedBlock, Session
 from ledgers import Life, engine_at
 from world import (
     LATER_S,
@@ -68,6 +68,10 @@ RANDOM_BLOCKS = 8
 class Script:
     """The blocks of the vectors, in order."""
 
+    about = "Golden vectors of the ledger, written by tests/ledger_vectors.py. Byte strings are hexadecimal."
+    session: Session
+    """The ledger as it stands before the block that is being written."""
+
     def __init__(self) -> None:
         self.life = Life(2026)
         self.txs: list[bytes] = []
@@ -77,6 +81,13 @@ class Script:
         raw = self.life.sign(*messages, by=by)
         self.txs.append(raw)
         return parse(raw).id
+
+    def vote(self, change: Any) -> None:
+        """Four of six members decide something."""
+        proposer, *voters = self.life.world.members[:4]
+        proposal = derived_id("proposal", self.send(Propose(change=change), by=proposer), 0)
+        for member in voters:
+            self.send(Vote(proposal=proposal, aye=True), by=member)
 
     def cut(self) -> list[bytes]:
         """End the block."""
@@ -183,10 +194,14 @@ class Script:
 
 def vectors() -> dict[str, Any]:
     """The vectors as they are now."""
-    script = Script()
+    return executed(Script())
+
+
+def executed(script: Script) -> dict[str, Any]:
+    """What one producer's ledger makes of a script."""
     life = script.life
     with TemporaryDirectory() as folder:
-        session = engine_at(Path(folder), life).session
+        script.session = session = engine_at(Path(folder), life).session
         founded = session.head.app_hash
         blocks = []
         for height, (time_s, txs) in enumerate(script.blocks(), 1):
@@ -194,7 +209,7 @@ def vectors() -> dict[str, Any]:
             blocks.append(described(session.commit(life.producer)))
         session.close()
     return {
-        "about": "Golden vectors of the ledger, written by tests/ledger_vectors.py. Byte strings are hexadecimal.",
+        "about": script.about,
         "genesis": json.loads(write(life.genesis)),
         "genesis_hash": genesis_hash(life.genesis).hex(),
         "genesis_app_hash": founded.hex(),

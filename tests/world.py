@@ -24,6 +24,7 @@ from carechain.contracts.consent.schema import Grant as GrantMessage
 from carechain.contracts.governance import AdmitMember, Propose, Proposed, Quorum, Vote
 from carechain.contracts.membership import EnrolStaff
 from carechain.contracts.records import Anchor
+from carechain.contracts.recovery import RecoveryRules
 from carechain.contracts.relationships import Bind
 from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import (
@@ -45,6 +46,7 @@ from carechain.core.message import Event, Message
 from carechain.core.organisation import NewMember
 from carechain.core.rejection import RejectionCode
 from carechain.core.scope import EVERYTHING, LAST_DAY, Scope
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import (
     ALL_POWERS,
     ALL_PURPOSES,
@@ -131,8 +133,10 @@ class Actor:
 class Organisation(Actor):
     """A member: its own key, its certificate authority and its registrar's secret."""
 
-    def __init__(self, label: str, *, kind: OrganisationKind, registrar: bool = False) -> None:
-        super().__init__(label)
+    def __init__(
+        self, label: str, *, kind: OrganisationKind, registrar: bool = False, suite: Suite = Suite.ED25519
+    ) -> None:
+        super().__init__(label, suite=suite)
         self.kind = kind
         self.registrar = registrar
         self.secret = RegistrarSecret(seeded(label, "registrar"))
@@ -142,7 +146,11 @@ class Organisation(Actor):
         self, name: str, *, not_before: datetime = NOT_BEFORE, not_after: datetime = NOT_AFTER
     ) -> CertificateAuthority:
         return CertificateAuthority.create(
-            self.id, not_before=not_before, not_after=not_after, entropy=entropy_of(self.label, name)
+            self.id,
+            not_before=not_before,
+            not_after=not_after,
+            entropy=entropy_of(self.label, name),
+            suite=self.signing.suite,
         )
 
     def another_authority(self, **dates: datetime) -> CertificateAuthority:
@@ -267,12 +275,15 @@ class World:
         validators: str = "",
         rotation: Rotation | None = None,
         versions: tuple[ContractVersion, ...] = (),
+        institution: Institution = Institution.INTERNATIONAL,
+        recovery: RecoveryRules | None = None,
     ) -> None:
         """Found the consortium; prefer :func:`fresh`, which does it once.
 
         ``validators`` names the members with a seat (``"abcd"``); without any, hospital a produces the blocks.
         """
-        self.members = [Organisation(label, kind=kind, registrar=registrar) for label, kind, registrar in _LAYOUT]
+        self.institution = institution
+        self.members = [self.organisation(label, kind=kind, registrar=registrar) for label, kind, registrar in _LAYOUT]
         for member in self.members:
             setattr(self, member.label, member)
         self.genesis = Genesis(
@@ -286,6 +297,8 @@ class World:
             nodes=tuple(FounderNode(member=one.id, node_id=one.node_id) for one in self.members if validators),
             rotation=rotation or Rotation(),
             versions=versions,
+            suite=institution,
+            recovery=recovery or RecoveryRules(),
         )
         self.replay = ReplayWindow()
         self.signatures = SignatureCache()
@@ -298,9 +311,9 @@ class World:
         self.snapshot = Snapshot(_InMemory(), EMPTY).apply(founding.changes())
         for label, organisation, role in _STAFF:
             setattr(self, label, self.enrol(getattr(self, organisation), label, role))
-        self.steve = self.bind(wallet_of("steve"), self.a, "MRN-1")
-        self.steve_at_b = self.bind(wallet_of("steve"), self.b, "MRN-1")
-        self.mary = self.bind(wallet_of("mary"), self.a, "MRN-2")
+        self.steve = self.bind(self.wallet("steve"), self.a, "MRN-1")
+        self.steve_at_b = self.bind(self.wallet("steve"), self.b, "MRN-1")
+        self.mary = self.bind(self.wallet("mary"), self.a, "MRN-2")
 
     def fork(self) -> "World":
         """A world that starts where this one stands and goes its own way."""
@@ -392,11 +405,25 @@ class World:
         assert row is not None
         return row
 
+    # --- people of this network's suite ---------------------------------------------------------------------
+
+    def organisation(self, label: str, *, kind: OrganisationKind, registrar: bool = False) -> Organisation:
+        """An organisation that could be a member here."""
+        return Organisation(label, kind=kind, registrar=registrar, suite=self.institution.signature)
+
+    def actor(self, label: str, *, organisation: bytes | None = None) -> Actor:
+        """Somebody with a key of the institutions' suite."""
+        return Actor(label, organisation=organisation, suite=self.institution.signature)
+
+    def wallet(self, name: str) -> Wallet:
+        """The wallet that belongs to ``name``, with keys of the institutions' suite."""
+        return wallet_of(name, suite=self.institution.signature)
+
     # --- common errands -------------------------------------------------------------------------------------
 
-    def enrol(self, organisation: Organisation, label: str, *roles: Role, suite: Suite = Suite.ED25519) -> Actor:
-        """A new member of staff with these roles."""
-        actor = Actor(label, organisation=organisation.id, suite=suite)
+    def enrol(self, organisation: Organisation, label: str, *roles: Role, suite: Suite | None = None) -> Actor:
+        """A new member of staff with these roles; with a key of the institutions' suite unless another is named."""
+        actor = Actor(label, organisation=organisation.id, suite=suite or self.institution.signature)
         certificate = organisation.certify(actor, *roles)
         self.done(enrolment_of(actor, certificate), by=organisation)
         return actor

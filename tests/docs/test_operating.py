@@ -132,12 +132,16 @@ def test_the_complete_file_is_complete_and_loads(tmp_path: Path, monkeypatch: py
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     settings = load_settings()
     assert settings.api.tls_key == Path("keys/tls.key")
-    groups = tomllib.loads(text)
-    for name, field in Settings.model_fields.items():
-        if name != "home":
-            assert name in groups, name
-            inner = getattr(field.annotation, "model_fields", {})
-            assert set(inner) == (set(groups[name]) if inner else set()), name
+    check_complete(tomllib.loads(text), {name: one for name, one in Settings.model_fields.items() if name != "home"})
+
+
+def check_complete(group: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Whether a table of the file names every setting that there is, and so do the tables in it."""
+    assert set(group) == set(fields)
+    for name, field in fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        if inner is not None:
+            check_complete(group[name], inner)
 
 
 def test_the_figures_in_the_text_are_those_of_the_code() -> None:

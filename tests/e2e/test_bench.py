@@ -15,14 +15,16 @@ from typing import Any
 
 import orjson
 import pytest
+import uvloop
 
-from carechain.bench import growth, healthchain, read, saturate, write
+from carechain.bench import growth, healthchain, read, saturate, seal, seal_shares, write
 from carechain.bench.alone import alone
 from carechain.bench.figures import percentile
 from carechain.bench.filling import BenchFailed, Ledger, Signers, cut, fill, plan_of, presign, silent
 from carechain.bench.host import Batch
 from carechain.bench.load import fetch, request
 from carechain.bench.machine import allow_open_files, cost_of, describe, disk_bytes
+from carechain.bench.seal_network import seven
 from carechain.bench.workload import (
     KEYS_A_PATIENT,
     TX_BYTES,
@@ -35,7 +37,10 @@ from carechain.bench.workload import (
 from carechain.chain.replay import REPLAY
 from carechain.chain.tx import AdmissionCode, parse
 from carechain.contracts.records import Anchor
+from carechain.core.limits import SHARES_PER_REQUEST
+from carechain.gatekeeper.audit import Audit
 from carechain.node.main import COLLECT_AFTER
+from carechain.sdk.shares import KeyholderCode, SharesRefused
 
 EVERY = {"bench", "engine", "nodes", "payload", "policy", "machine"}
 
@@ -106,6 +111,51 @@ def test_healthchain(tmp_path: Path) -> None:
     (row,) = result["rows"]
     assert {"timeout_s", "size", "read_ms", "reads_per_s", "write_ms", "writes_per_s", "paper"} <= set(row)
     assert row["paper"] == {"read_ms": 142.0, "reads_per_s": 10.259, "write_ms": 20379.0, "writes_per_s": 7.043}
+
+
+def test_seal(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    result = seal.run_seal(
+        content_bytes=1_000_000,
+        large_bytes=20_000_000,
+        records=3,
+        rounds=1,
+        ceremonies=1,
+        folder=tmp_path,
+        progress=lambda stage, _done, _total: seen.add(stage),
+    )
+    rates = {"raw_mb_s", "sha256_mb_s", "seal_mb_s", "open_mb_s", "shares_per_s", "opens_per_s", "dkg_s"}
+    beside = {"encrypt_mb_s", "encrypt_ratio", "seal_ratio", "first_shares_per_s", "known_shares_per_s", "reshare_s"}
+    check(result, rates | beside | {"large", "peak_mb", "resumed"}, seal.render)
+    assert all(result[name] > 0 for name in rates | beside)
+    assert (result["members"], result["ceremony_threshold"], result["threshold"]) == (7, 5, 3)
+    assert {"mb", "peak_mb", "killed", "resumed", "same"} <= set(result["large"])
+    assert result["large"]["killed"]
+    assert result["large"]["resumed"]
+    assert result["large"]["same"]
+    assert seen == {"objects", "keyholders"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_names_no_more_records_than_it_may(tmp_path: Path) -> None:
+    for records in (0, SHARES_PER_REQUEST + 1):
+        with pytest.raises(ValueError, match="choose 1 to 500 records"):
+            seal_shares.run_shares(tmp_path, records=records)
+
+
+def test_shares_that_are_not_given_end_the_run(tmp_path: Path) -> None:
+    """A refusal is no share: whoever has no ticket makes no figure."""
+    assert uvloop.run(_refused(tmp_path)) is KeyholderCode.TICKET_UNKNOWN
+
+
+async def _refused(folder: Path) -> object:
+    async with seven(folder) as (network, reader):
+        await network.hold(seal_shares.THRESHOLD)
+        patient = await network.register(reader)
+        case = seal_shares.Case(network, reader, patient, await network.write(patient, 1, 10), bytes(32))
+        with Audit.open(folder / "shares.sqlite") as audit, pytest.raises(SharesRefused) as refused:
+            await case.keyholder(0, audit).release(reader.party, case.request())
+        return refused.value.code
 
 
 def test_the_settings_are_the_papers() -> None:

@@ -2,7 +2,7 @@
 
 Method: real homes on a temporary disk, a real node as a child process on loopback ports, and the installed program's
 own entry point for every step. Each promise is asserted by itself; nothing is imported from the program under test but
-its vocabulary.
+its vocabulary. The main steps also in a network with the SM suite (KEY-6).
 """
 
 import json
@@ -65,8 +65,9 @@ PRIVATE = ("王小明", "MRN-778123", "8480-6", "mmHg")
 class Program:
     """The program as a user calls it, always as a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, suite: str = "international") -> None:
         self.folder = folder
+        self.suite = suite
         self.password = folder / "password"
         self.password.touch(mode=0o600)
         self.password.write_text("正确的 password\n", encoding="utf-8")
@@ -100,15 +101,32 @@ class Program:
         }
 
 
+OF_BOTH_SUITES = (
+    "test_the_network_is_up",
+    "test_the_exchange",
+    "test_a_key_made_elsewhere_is_enrolled_once_it_has_agreed",
+    "test_the_doctor_finds_nothing_wrong",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What a suite could make a difference to is done in a network of each."""
+    suites = ["international", "sm"] if metafunc.function.__name__ in OF_BOTH_SUITES else ["international"]
+    if "program" in metafunc.fixturenames:
+        metafunc.parametrize("program", suites, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    return Program(tmp_path_factory.mktemp("cli"))
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return Program(tmp_path_factory.mktemp("cli"), suite=request.param)
 
 
 @pytest.fixture(scope="module")
 def network(program: Program) -> Iterator[dict[str, Any]]:
     """Hospital A founds the network and serves it; hospital B is voted in."""
-    program.run("a", "init", "--name", "协和医院", "--kind", "hospital", "--chain-id", "test-chain")
+    program.run(
+        "a", "init", "--name", "协和医院", "--kind", "hospital", "--chain-id", "test-chain", "--suite", program.suite
+    )
     ports = ("--port", "0", "--gatekeeper-port", "0", "--ops-port", "0")
     with (program.folder / "node.log").open("w+b") as log, node(program, *ports) as started:
         served = addresses(started, log)
@@ -292,7 +310,8 @@ def test_staff_come_and_go(program: Program, people: dict[str, str]) -> None:
 
 def test_a_key_made_elsewhere_is_enrolled_once_it_has_agreed(program: Program, network: dict[str, Any]) -> None:
     half, offer, accepted = (str(program.folder / f"{one}.json") for one in ("half", "offer", "accepted"))
-    made = program.run("dana", "keys", "new", "dana", "--kind", "staff", "--public", half)
+    suite = "sm2" if program.suite == "sm" else "ed25519"
+    made = program.run("dana", "keys", "new", "dana", "--kind", "staff", "--suite", suite, "--public", half)
     program.run("b", "staff", "offer", "dana", "--roles", "doctor", "--public", half, "--out", offer)
     program.run("dana", "keys", "accept", "dana", offer, "--out", accepted)
     enrolled = program.run("b", "staff", "enrol", "dana", "--accepted", accepted)

@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,15 @@ from carechain.chain.genesis import Genesis, read
 from carechain.chain.queries import View
 from carechain.charts.codes import ChartsCode
 from carechain.contracts.access import EntryKind, LogRow, log_of
+from carechain.contracts.keyring import Misdeed
+from carechain.contracts.records import ErasedPart
 from carechain.core.decision import DecisionCode
+from carechain.core.ids import party_id
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Sensitivity
-from carechain.demo import attacks, run, steve_apple, story, synthetic
-from carechain.demo.network import HARBOUR, INSTITUTE, KANGNING, MEADOW, MINISTRY, RIVERTOWN, VALIDATORS
+from carechain.demo import attacks, laboratory, releasing, run, steve_apple, story, synthetic
+from carechain.demo.doors import Doors
+from carechain.demo.network import HARBOUR, INSTITUTE, KANGNING, MEADOW, MINISTRY, PLANS, RIVERTOWN, VALIDATORS
 from carechain.demo.patients import Intake, NoPatients, folder_intake, synthetic_intake
 from carechain.demo.run import Addresses, Progress, Summary, run_demo
 from carechain.demo.show import print_story
@@ -39,10 +44,14 @@ from carechain.engine.session import Session
 from carechain.engine.verify import verify_chain
 from carechain.gatekeeper.audit import Audit
 from carechain.gatekeeper.codes import GatekeeperCode
+from carechain.gatekeeper.erasing import Eraser
+from carechain.gatekeeper.keyholder import Keyholder
+from carechain.node.keyholder_store import KEYHOLDER_FILE
 from carechain.sdk.opening import OpenedRecord
 
 PATIENTS = 5
 SEED = 7
+MEMBERS = tuple(plan.handle for plan in PLANS)
 STEPS = [
     "network",
     "register",
@@ -56,6 +65,15 @@ STEPS = [
     "strangers",
     "tamper",
     "steve-apple",
+    "guardians",
+    "keyholders",
+    "seal",
+    "release",
+    "grades",
+    "search",
+    "revoke",
+    "recover",
+    "erase",
     "log",
     "verify",
 ]
@@ -247,6 +265,87 @@ def test_the_chain_verifies_from_its_files(told: Run) -> None:
     assert (verdict.height, verdict.app_hash.hex()) == (told.summary.height, told.summary.app_hash)
 
 
+# --- the sealed steps a second time ---------------------------------------------------------------------
+
+WORDS = ("疑似糖尿病", "空腹血糖", "三个月后复查", "艾滋病毒筛查", "non-reactive", "Haemoglobin A1c")
+"""What the laboratory found, and nobody may read from a file."""
+
+
+def sealed_objects(ledger: View) -> dict[bytes, bool]:
+    """Address of each sealed object → whether its record was erased."""
+    tables = ledger.contracts.records
+    return {
+        row.sealed.object: tables.is_erased(pseudonym, record)
+        for (pseudonym, record, _), row in tables.anchors.scan()
+        if row.sealed is not None
+    }
+
+
+def member_id(told: Run, handle: str) -> bytes:
+    name = next(plan.name for plan in PLANS if plan.handle == handle)
+    return next(bytes.fromhex(one["party"]) for one in told.summary.network["organisations"] if one["name"] == name)
+
+
+def test_five_homes_have_a_share_and_the_sixth_has_none(told: Run, ledger: View) -> None:
+    key = ledger.contracts.keyring.current()
+    assert key is not None
+    assert (key.epoch, key.threshold, len(key.holders)) == (1, 3, 5)
+    having = {plan.handle for plan in PLANS if (told.home / plan.handle / "keys" / KEYHOLDER_FILE).is_file()}
+    assert having == {HARBOUR, RIVERTOWN, MEADOW, KANGNING, INSTITUTE}
+    assert {one.party for one in key.holders} == {member_id(told, one) for one in having}
+
+
+def test_the_ciphertext_lies_in_two_vaults_and_the_erased_object_in_none(told: Run, ledger: View) -> None:
+    objects = sealed_objects(ledger)
+    assert sorted(objects.values()) == [False] * 4 + [True]
+    for plan in PLANS:
+        found = {
+            path.name: path for path in (told.home / plan.handle / "vault" / "objects").rglob("*") if path.is_file()
+        }
+        expected = {address.hex() for address, erased in objects.items() if not erased}
+        assert set(found) == (expected if plan.handle in (HARBOUR, INSTITUTE) else set())
+        assert all(sha256(path.read_bytes()).hexdigest() == name for name, path in found.items())
+
+
+def test_what_the_laboratory_found_stands_in_no_file(told: Run) -> None:
+    files = [path for path in told.home.rglob("*") if path.is_file()]
+    assert [(path, word) for path in files for word in WORDS if word.encode() in path.read_bytes()] == []
+    assert all(word in "".join(one.words for one in laboratory.findings("2026-01-01")) for word in WORDS)
+
+
+def test_the_liar_stands_on_the_ledger_and_nobody_else(told: Run, ledger: View) -> None:
+    misdeeds = [(holder, kind) for (holder, _, kind), _ in ledger.contracts.keyring.misdeeds.scan()]
+    assert misdeeds == [(member_id(told, MEADOW), Misdeed.BAD_SHARE)]
+
+
+def test_every_key_share_stands_in_the_log_and_in_its_holders_audit(told: Run, ledger: View) -> None:
+    lines = [line for line in hero_log(ledger) if line.kind is EntryKind.KEY_SHARES]
+    tickets = {line.ticket for line in hero_log(ledger)}
+    told_by = {handle: sum(one.records for one in lines if one.actor == member_id(told, handle)) for handle in MEMBERS}
+    for handle in MEMBERS:
+        with Audit.open(told.home / handle / "shares.sqlite") as audit:
+            audit.check()
+            reads = [one.read for one in audit.entries(limit=10_000)]
+        assert told_by[handle] == sum(len(one.records) for one in reads if not one.code and one.ticket in tickets)
+    assert told_by.pop(MINISTRY) == 0
+    assert min(told_by.values()) > 0
+
+
+def test_the_pseudonym_has_another_key_and_its_old_id(ledger: View) -> None:
+    tables = ledger.contracts.membership
+    changed = [one for (one,), _ in tables.keys.scan()]
+    assert len(changed) == 1
+    party = tables.party(changed[0])
+    assert party is not None
+    assert party_id(party.suite, party.public_key) != changed[0]
+
+
+def test_both_holders_signed_for_the_erasure(told: Run, ledger: View) -> None:
+    receipts = {organisation: row.destroyed for (_, _, organisation), row in ledger.contracts.records.receipts.scan()}
+    sealed = ErasedPart.OBJECT | ErasedPart.CAPSULE
+    assert receipts == {member_id(told, HARBOUR): sealed | ErasedPart.TOKENS, member_id(told, INSTITUTE): sealed}
+
+
 def test_the_contracts_invariants_hold(ledger: View) -> None:
     assert ledger.contracts.check_state() == []
 
@@ -268,6 +367,33 @@ def test_a_promise_that_breaks_ends_the_story(monkeypatch: pytest.MonkeyPatch) -
     summary = run_demo(patients=1)
     assert not summary.ok
     assert summary.steps[-1].name == "tamper"
+    assert [one.says for one in summary.steps[-1].claims if not one.holds]
+
+
+async def _nothing(*_: object, **__: object) -> None:
+    """Somebody does not do what it should."""
+
+
+async def _as_it_is(self: Story, _: Doors, __: bytes, *___: bytes) -> dict[bytes, str] | None:
+    """Keyholders that give a share to anybody."""
+    return None
+
+
+BREAKS: list[tuple[str, object, str, object]] = [
+    ("release", releasing.LyingKeyholder, "_share", Keyholder._share),
+    ("seal", Story, "turned_down", _as_it_is),
+    ("erase", Eraser, "carry_out", _nothing),
+]
+
+
+@pytest.mark.parametrize(("step", "owner", "name", "instead"), BREAKS, ids=[one[0] for one in BREAKS])
+def test_a_sealed_promise_that_breaks_ends_the_story(
+    monkeypatch: pytest.MonkeyPatch, step: str, owner: object, name: str, instead: object
+) -> None:
+    monkeypatch.setattr(owner, name, instead)
+    summary = run_demo(patients=1)
+    assert not summary.ok
+    assert summary.steps[-1].name == step
     assert [one.says for one in summary.steps[-1].claims if not one.holds]
 
 

@@ -188,7 +188,7 @@ def _value(annotation: msgspec.inspect.Type) -> st.SearchStrategy[object]:  # no
             return st.sampled_from(list(enum))
         case inspect.VarTupleType(item_type=item, max_length=high):
             return st.lists(_value(item), min_size=1, max_size=min(high or 4, 4)).map(
-                lambda chosen: tuple(sorted(set(chosen)))
+                lambda chosen: tuple(sorted(dict.fromkeys(chosen), key=encode))
             )
         case inspect.UnionType(types=types):
             return st.one_of([_value(one) for one in types])

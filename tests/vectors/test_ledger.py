@@ -1,8 +1,8 @@
 """The golden vectors: these blocks give these roots, receipts and events, today and in every later version.
 
-Method: replay ``ledger.json`` and ``consortium.json`` through the session as the embedded engine calls it, and through
-CometBFT's application by the frames that its engine sends; then see that the generators still write the same files,
-that every kind of message succeeds in them, and that there are receipts that failed.
+Method: replay ``ledger.json``, ``consortium.json`` and ``keys.json`` through the session as the embedded engine calls
+it, and through CometBFT's application by the frames that its engine sends; then see that the generators still write the
+same files, that every kind of message succeeds in them, and that there are receipts that failed.
 """
 
 import json
@@ -15,6 +15,7 @@ import pytest
 from msgspec import to_builtins
 
 import consortium_vectors
+import keys_vectors
 import ledger_vectors
 from abci_wire import Channels, hooks, init_chain, misbehavior_of
 from carechain.chain.genesis import Genesis, genesis_hash, read
@@ -31,7 +32,7 @@ from carechain.engine.embedded import BlockProducer
 from carechain.engine.session import CommittedBlock, Session
 from world import fresh
 
-GENERATORS = (ledger_vectors, consortium_vectors)
+GENERATORS = (ledger_vectors, consortium_vectors, keys_vectors)
 
 
 @pytest.fixture(scope="module", params=GENERATORS, ids=lambda module: module.VECTORS.stem)

@@ -117,9 +117,9 @@ def stream(plan: Plan, *context: object) -> Entropy:
 @cache
 def network_of(plan: Plan) -> Network:
     """Make the organisations, their authorities and their staff; kept per process, since keys take a while."""
-    custodian, authority, founder = _hospital(plan, "hospital A")
-    other, other_authority, second = _hospital(plan, "hospital B")
-    more = [_hospital(plan, f"hospital {number}") for number in range(3, plan.validators + 1)]
+    custodian, authority, founder = hospital(plan, "hospital A")
+    other, other_authority, second = hospital(plan, "hospital B")
+    more = [hospital(plan, f"hospital {number}") for number in range(3, plan.validators + 1)]
     members = (custodian, other, *(one for one, _, _ in more))
     seated = members[: plan.validators]
     engines = [engine_keys(plan, number) for number in range(len(seated))]
@@ -146,8 +146,8 @@ def network_of(plan: Plan) -> Network:
         authority=authority,
         other=other,
         other_authority=other_authority,
-        staff=tuple(_doctor(plan, authority, number) for number in range(plan.staff)),
-        readers=tuple(_doctor(plan, other_authority, number) for number in range(READERS)),
+        staff=tuple(doctor(plan, authority, number) for number in range(plan.staff)),
+        readers=tuple(doctor(plan, other_authority, number) for number in range(READERS)),
     )
 
 
@@ -163,7 +163,8 @@ def engine_keys(plan: Plan, member: int) -> tuple[SigningKey, SigningKey]:
     return node, consensus
 
 
-def _hospital(plan: Plan, name: str) -> tuple[Identity, CertificateAuthority, NewMember]:
+def hospital(plan: Plan, name: str) -> tuple[Identity, CertificateAuthority, NewMember]:
+    """A member's keys, its authority, and what the genesis says of it."""
     entropy = stream(plan, name)
     member = new_identity(kind=PartyKind.MEMBER, entropy=entropy)
     since, until = _certified(plan)
@@ -183,7 +184,8 @@ def _hospital(plan: Plan, name: str) -> tuple[Identity, CertificateAuthority, Ne
     return member, authority, founder
 
 
-def _doctor(plan: Plan, authority: CertificateAuthority, number: int) -> Identity:
+def doctor(plan: Plan, authority: CertificateAuthority, number: int) -> Identity:
+    """A certified doctor of the organisation behind ``authority``; the ledger does not know it yet."""
     entropy = stream(plan, "doctor", authority.organisation.hex(), number)
     doctor = new_identity(kind=PartyKind.STAFF, entropy=entropy, organisation=authority.organisation)
     since, until = _certified(plan)

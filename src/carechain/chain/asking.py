@@ -20,7 +20,7 @@ from carechain.chain.questions import (
     TimelinePage,
 )
 from carechain.chain.routing import Contracts
-from carechain.contracts import access
+from carechain.contracts import access, recovery
 from carechain.contracts.consent.coverage import Sight
 from carechain.core.party import Party
 from carechain.core.rejection import RejectionCode
@@ -119,6 +119,17 @@ def inbox_reader(view: View, asker: Asker, args: OfPseudonym) -> bool:
     return row is not None and bool(row.powers & (Power.ANSWER | Power.READ_LOG))
 
 
+def recovery_reader(view: View, asker: Asker, args: OfPseudonym) -> bool:
+    """The patient and every representative, the guardians, and who registers patients where the pseudonym is bound."""
+    pseudonym, contracts = args.pseudonym, view.contracts
+    registers = asker.party.has_role(Role.REGISTRAR) or asker.party.has_role(Role.ORGANISATION_ADMIN)
+    if asker.id == pseudonym or (registers and _is_custodian(view, asker, pseudonym)):
+        return True
+    if contracts.consent.representative(pseudonym, asker.id, view.time_s) is not None:
+        return True
+    return recovery.names_guardian(contracts.recovery, pseudonym, asker.id, view.time_s)
+
+
 def log_reader(view: View, asker: Asker, args: LogPage | OfPseudonym) -> bool:
     """The patient's side, the custodian's administrators, and the regulator."""
     if patient_side(view, asker, args) or asker.party.has_role(Role.REGULATOR):
@@ -147,6 +158,14 @@ def anchor_reader(view: View, asker: Asker, args: HistoryPage | OfRecord | Timel
     if row is not None:
         return (Sight(scopes=(row.scope,)),) if row.powers & Power.READ_RECORDS else False
     return contracts.consent.sights(pseudonym, asker.id, asker.party, view.time_s)
+
+
+def erasure_reader(view: View, asker: Asker, args: OfRecord) -> bool:
+    """Whoever reads the patient's log, and a representative who may erase: receipts say who kept something."""
+    if log_reader(view, asker, OfPseudonym(args.pseudonym)):
+        return True
+    row = view.contracts.consent.representative(args.pseudonym, asker.id, view.time_s)
+    return row is not None and bool(row.powers & Power.ERASE)
 
 
 def ticket_party(view: View, asker: Asker, args: OfTicket) -> bool:

@@ -7,10 +7,11 @@ from msgspec import Meta, Struct
 
 from carechain.chain.replay import REPLAY
 from carechain.chain.routing import CONTRACT_TABLES, Contracts
-from carechain.contracts import governance, membership, upgrades, validators
+from carechain.contracts import governance, membership, recovery, upgrades, validators
 from carechain.contracts.consent import views
 from carechain.contracts.consent.schema import TreatmentPolicy
 from carechain.contracts.governance import Quorum
+from carechain.contracts.recovery import RecoveryRules
 from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import FounderNode, FounderSeat, Rotation
 from carechain.core.codec import encode
@@ -20,6 +21,7 @@ from carechain.core.limits import CHAIN_ID_CHARS, CONSORTIUM_ID_BYTES, MEMBERS, 
 from carechain.core.message import Row
 from carechain.core.organisation import NewMember
 from carechain.core.rejection import Rejected
+from carechain.core.suite import Institution
 from carechain.state.overlay import Overlay
 from carechain.state.table import TableSpec
 
@@ -29,6 +31,7 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Either ``producers`` sign blocks, each alone (PoA); or the network is a consortium, whose ``validators`` decide the
     order of blocks together. Then ``nodes`` are let in from the start, and ``rotation`` says how seats take turns.
+    ``suite`` says what the institutions sign, hash and encrypt with (1: international, 2: SM), for good.
     """
 
     chain_id: Annotated[str, Meta(min_length=1, max_length=CHAIN_ID_CHARS)]
@@ -41,6 +44,8 @@ class Genesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nodes: Annotated[tuple[FounderNode, ...], Meta(max_length=MEMBERS * NODES_PER_ORGANISATION)] = ()
     rotation: Rotation = Rotation()
     versions: Annotated[tuple[ContractVersion, ...], Meta(max_length=0xFF)] = ()
+    suite: Institution = Institution.INTERNATIONAL
+    recovery: RecoveryRules = RecoveryRules()
 
     @property
     def is_consortium(self) -> bool:
@@ -86,7 +91,7 @@ def apply_genesis(state: Overlay, genesis: Genesis) -> None:
     _require_sound(genesis)
     contracts = Contracts(state)
     try:
-        membership.genesis(contracts.membership, genesis.members, genesis.producers, genesis.time_s)
+        membership.genesis(contracts.membership, genesis.members, genesis.producers, genesis.time_s, genesis.suite)
     except Rejected as refused:
         raise BadGenesis(f"a member is not acceptable: {refused.code.reason}") from None
     if genesis.is_consortium:
@@ -103,6 +108,10 @@ def apply_genesis(state: Overlay, genesis: Genesis) -> None:
     views.genesis(contracts.consent.tables, genesis.policy)
     governance.genesis(contracts.governance, genesis.quorum)
     upgrades.genesis(contracts.upgrades, genesis.versions)
+    try:
+        recovery.genesis(contracts.recovery, genesis.recovery)
+    except Rejected as refused:
+        raise BadGenesis(f"the waiting times of recovery are not acceptable: {refused.code.reason}") from None
     CHAIN.bind(state).put(0, row=ChainRow(chain_id=genesis.chain_id, genesis=genesis_hash(genesis)))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from carechain.chain.asking import (
     Allowed,
@@ -20,6 +21,7 @@ from carechain.chain.asking import (
     View,
     anchor_reader,
     anyone,
+    erasure_reader,
     grantee_itself,
     inbox_reader,
     log_reader,
@@ -27,12 +29,16 @@ from carechain.chain.asking import (
     own_organisation,
     patient_or_custodian,
     patient_side,
+    recovery_reader,
     share_of,
     the_patient,
     ticket_party,
 )
 from carechain.chain.questions import (
     AnchorLine,
+    AttemptLine,
+    CeremonyLine,
+    ErasureLine,
     GranteePage,
     GrantPage,
     HistoryPage,
@@ -40,8 +46,11 @@ from carechain.chain.questions import (
     LogPage,
     MayRead,
     MayReadAnswer,
+    MisdeedLine,
+    MisdeedPage,
     Named,
     NoArgs,
+    OfEpoch,
     OfOrganisation,
     OfParty,
     OfPseudonym,
@@ -49,6 +58,7 @@ from carechain.chain.questions import (
     OfTicket,
     PatientLine,
     PatientPage,
+    ReceiptLine,
     SanctionLine,
     SanctionPage,
     StaffLine,
@@ -56,10 +66,22 @@ from carechain.chain.questions import (
     TimelinePage,
 )
 from carechain.chain.versions import overview
-from carechain.contracts import access, governance, membership, records, relationships, sanctions, validators
+from carechain.contracts import (
+    access,
+    governance,
+    keyring,
+    membership,
+    records,
+    recovery,
+    relationships,
+    sanctions,
+    validators,
+)
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent import views
 from carechain.contracts.consent.coverage import Sight
+from carechain.contracts.keyring import Misdeed
+from carechain.contracts.keyring import schema as keys
 from carechain.contracts.roles import may_ask
 from carechain.core.decision import Path
 from carechain.core.limits import QUERY_PAGE_ROWS
@@ -161,6 +183,9 @@ def _representatives(view: View, args: OfPseudonym, _: object) -> Page:
 
 def _who_can_see(view: View, args: OfRecord, _: object) -> Page:
     newest = present(records.latest(view.contracts.records, args.pseudonym, args.record), QueryCode.NOT_FOUND)
+    if view.contracts.records.is_erased(args.pseudonym, args.record):
+        # Grants may still name it, but no door opens: there is nothing to see.
+        return (), None
     row = newest[1]
     found = views.who_can_see(
         view.contracts.consent,
@@ -176,14 +201,17 @@ def _who_can_see(view: View, args: OfRecord, _: object) -> Page:
 
 def _anchor(view: View, args: OfRecord, seen: Allowed) -> Page:
     version, row = present(records.latest(view.contracts.records, args.pseudonym, args.record), QueryCode.NOT_FOUND)
-    shown = _shown(view, args.pseudonym, seen, (AnchorLine(args.record, version, row),), whole=True)
+    erased = view.contracts.records.erasures.get(args.pseudonym, args.record)
+    line = AnchorLine(args.record, version, row, erased)
+    shown = _shown(view, args.pseudonym, seen, (line,), whole=True)
     require(shown, QueryCode.NOT_AUTHORISED)
     return shown, None
 
 
 def _history(view: View, args: HistoryPage, seen: Allowed) -> Page:
     found = records.history(view.contracts.records, args.pseudonym, args.record, args.after)
-    lines = tuple(AnchorLine(args.record, version, row) for version, row in found)
+    erased = view.contracts.records.erasures.get(args.pseudonym, args.record)
+    lines = tuple(AnchorLine(args.record, version, row, erased) for version, row in found)
     whole = len(lines) < QUERY_PAGE_ROWS
     shown = _shown(view, args.pseudonym, seen, lines, whole=whole)
     return shown, None if whole else (lines[-1].version,)
@@ -192,6 +220,9 @@ def _history(view: View, args: HistoryPage, seen: Allowed) -> Page:
 def _timeline(view: View, args: TimelinePage, seen: Allowed) -> Page:
     found = records.timeline(view.contracts.records, args.pseudonym, args.after)
     lines = tuple(AnchorLine(record, version, row) for record, version, row in found)
+    if lines:
+        erased = records.erased_in(view.contracts.records, args.pseudonym, lines[0].record, lines[-1].record)
+        lines = tuple(replace(one, erased=erased[one.record]) if one.record in erased else one for one in lines)
     whole = len(lines) < QUERY_PAGE_ROWS
     shown = _shown(view, args.pseudonym, seen, lines, whole=whole)
     return shown, None if whole else (lines[-1].record, lines[-1].version)
@@ -203,7 +234,8 @@ def _shown(
     """The lines the asker sees. They are in order, and when ``whole`` no further line follows.
 
     A correction may raise a record's grade, and then its older versions are no longer shown under their old one:
-    one sight must cover the version and the record's newest version both, as the gatekeeper demands too.
+    one sight must cover the version and the record's newest version both, as the gatekeeper demands too. Whoever sees
+    but a part is no longer shown what was erased.
     """
     if isinstance(seen, bool):
         return lines if seen else ()
@@ -217,6 +249,8 @@ def _shown(
 
 
 def _is_seen(sights: Sights, line: AnchorLine, newest: AnchorLine) -> bool:
+    if line.erased is not None:
+        return False
     for one in sights:  # noqa: SIM110 - a generator for every line would be a tenth of a timeline's time
         if _covers(one, line) and (newest is line or _covers(one, newest)):
             return True
@@ -226,6 +260,13 @@ def _is_seen(sights: Sights, line: AnchorLine, newest: AnchorLine) -> bool:
 def _covers(sight: Sight, line: AnchorLine) -> bool:
     row = line.anchor
     return sight.covers(category=row.category, sensitivity=row.sensitivity, day=row.day, record=line.record)
+
+
+def _erasure(view: View, args: OfRecord, _: object) -> Page:
+    tables = view.contracts.records
+    order = present(tables.erasures.get(args.pseudonym, args.record), QueryCode.NOT_FOUND)
+    receipts = tuple(ReceiptLine(*one) for one in records.receipts_of(tables, args.pseudonym, args.record))
+    return (ErasureLine(args.record, order, receipts),), None
 
 
 def _ticket(view: View, args: OfTicket, _: object) -> Page:
@@ -292,6 +333,32 @@ def _sanctions(view: View, args: SanctionPage, _: object) -> Page:
     return lines, (lines[-1].organisation, lines[-1].height) if len(lines) == QUERY_PAGE_ROWS else None
 
 
+def _key(view: View, args: OfEpoch, _: object) -> Page:
+    tables = view.contracts.keyring
+    found = tables.current() if args.epoch is None else tables.key_at(args.epoch)
+    return (present(found, QueryCode.NOT_FOUND),), None
+
+
+def _ceremonies(view: View, _args: NoArgs, _: object) -> Page:
+    return tuple(CeremonyLine(*one) for one in keyring.ceremonies(view.contracts.keyring)), None
+
+
+def _misdeeds(view: View, args: MisdeedPage, _: object) -> Page:
+    found = keyring.misdeeds(view.contracts.keyring, args.after)
+    lines = tuple(MisdeedLine(holder, epoch, Misdeed(kind), row) for holder, epoch, kind, row in found)
+    last = lines[-1] if len(lines) == QUERY_PAGE_ROWS else None
+    return lines, None if last is None else (last.holder, last.epoch, int(last.kind))
+
+
+def _recovery_policy(view: View, args: OfPseudonym, _: object) -> Page:
+    return (recovery.policy_of(view.contracts.recovery, args.pseudonym),), None
+
+
+def _recoveries(view: View, args: OfPseudonym, _: object) -> Page:
+    found = view.contracts.recovery.running(args.pseudonym, view.time_s)
+    return tuple(AttemptLine(number, row) for number, row in found), None
+
+
 # --- what proves an answer ------------------------------------------------------------------------------
 
 
@@ -324,7 +391,16 @@ def _latest_keys(args: OfRecord, rows: tuple[AnchorLine, ...]) -> tuple[bytes, .
 
 
 def _anchor_keys(args: HistoryPage | OfRecord | TimelinePage, rows: tuple[AnchorLine, ...]) -> tuple[bytes, ...]:
-    return tuple(records.ANCHORS.key_of(args.pseudonym, one.record, one.version) for one in rows)
+    """Every version, and for every record whether its erasure was ordered."""
+    anchors = (records.ANCHORS.key_of(args.pseudonym, one.record, one.version) for one in rows)
+    named = dict.fromkeys(one.record for one in rows)
+    return (*anchors, *(records.ERASURES.key_of(args.pseudonym, one) for one in named))
+
+
+def _erasure_keys(args: OfRecord, rows: tuple[ErasureLine, ...]) -> tuple[bytes, ...]:
+    order = records.ERASURES.key_of(args.pseudonym, args.record)
+    organisations = (one.organisation for row in rows for one in row.receipts)
+    return (order, *(records.RECEIPTS.key_of(args.pseudonym, args.record, one) for one in organisations))
 
 
 def _node_keys(args: OfOrganisation, rows: tuple[Named, ...]) -> tuple[bytes, ...]:
@@ -333,6 +409,20 @@ def _node_keys(args: OfOrganisation, rows: tuple[Named, ...]) -> tuple[bytes, ..
 
 def _sanction_keys(_args: object, rows: tuple[SanctionLine, ...]) -> tuple[bytes, ...]:
     return tuple(sanctions.SANCTIONS.key_of(one.organisation, one.height) for one in rows)
+
+
+def _key_keys(args: OfEpoch, rows: tuple[keyring.KeyRow, ...]) -> tuple[bytes, ...]:
+    """The key, and where the present one was asked for, that its epoch is the one in force."""
+    found = tuple(keys.KEYS.key_of(one.epoch) for one in rows)
+    return found if args.epoch is not None else (*found, keys.CURRENT.key_of(0))
+
+
+def _misdeed_keys(_args: object, rows: tuple[MisdeedLine, ...]) -> tuple[bytes, ...]:
+    return tuple(keys.MISDEEDS.key_of(one.holder, one.epoch, int(one.kind)) for one in rows)
+
+
+def _attempt_keys(args: OfPseudonym, rows: tuple[AttemptLine, ...]) -> tuple[bytes, ...]:
+    return tuple(recovery.ATTEMPTS.key_of(args.pseudonym, one.number) for one in rows)
 
 
 # --- the list (data) ------------------------------------------------------------------------------------
@@ -391,6 +481,13 @@ QUERIES: Final[dict[str, Query]] = {
             "Who can see this record, why, and what ends if that is revoked.", OfRecord, patient_side, _who_can_see
         ),
         "records.anchor": _query("The latest version of a record.", OfRecord, anchor_reader, _anchor, _latest_keys),
+        "records.erasure": _query(
+            "The order to erase a record, and who has given a receipt for what.",
+            OfRecord,
+            erasure_reader,
+            _erasure,
+            _erasure_keys,
+        ),
         "records.history": _query("Every version of a record.", HistoryPage, anchor_reader, _history, _anchor_keys),
         "records.timeline": _query("The patient's records.", TimelinePage, anchor_reader, _timeline, _anchor_keys),
         "access.may_read": _query("Whether a request would be allowed.", MayRead, may_read_asker, _may_read),
@@ -400,6 +497,20 @@ QUERIES: Final[dict[str, Query]] = {
         "access.log": _query("The patient's access log.", LogPage, log_reader, _log, _pseudonym_key(access.LOG_HEADS)),
         "access.log_head": _query(
             "The log's count and running hash.", OfPseudonym, log_reader, _log_head, _pseudonym_key(access.LOG_HEADS)
+        ),
+        "recovery.policy": _query(
+            "Who may recover a patient's key, and the number of the next attempt.",
+            OfPseudonym,
+            recovery_reader,
+            _recovery_policy,
+            _pseudonym_key(recovery.POLICIES),
+        ),
+        "recovery.pending": _query(
+            "The recoveries of a patient's key that run: the notice to its owner.",
+            OfPseudonym,
+            recovery_reader,
+            _recoveries,
+            _attempt_keys,
         ),
         "governance.proposals": _query("Every vote.", NoArgs, anyone, _proposals),
         "governance.agreements": _query("Every business associate agreement.", NoArgs, anyone, _agreements),
@@ -422,6 +533,19 @@ QUERIES: Final[dict[str, Query]] = {
         ),
         "sanctions.list": _query(
             "Which validators were proved to have broken the rules.", SanctionPage, anyone, _sanctions, _sanction_keys
+        ),
+        "keyring.key": _query(
+            "The consortium's public key and its holders, now or in an epoch.", OfEpoch, anyone, _key, _key_keys
+        ),
+        "keyring.ceremony": _query(
+            "The ceremony under way, or how the last one ended, and the one that made the present epoch.",
+            NoArgs,
+            anyone,
+            _ceremonies,
+            _named_keys(keys.CEREMONIES),
+        ),
+        "keyring.misdeeds": _query(
+            "Which keyholders were proved to have cheated.", MisdeedPage, anyone, _misdeeds, _misdeed_keys
         ),
     }.items()
 }

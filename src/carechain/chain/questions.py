@@ -5,9 +5,11 @@ from typing import Any
 from msgspec import Struct
 
 from carechain.contracts import access, records
+from carechain.contracts.keyring import CeremonyRow, Misdeed, MisdeedRow
+from carechain.contracts.recovery import AttemptRow
 from carechain.contracts.sanctions import SanctionRow
 from carechain.core.decision import Path
-from carechain.core.ids import U32, U63, Hash, PartyId, RecordId, TicketId
+from carechain.core.ids import U8, U32, U63, Hash, PartyId, RecordId, TicketId
 from carechain.core.party import Party
 from carechain.core.scope import Scope
 from carechain.core.vocabulary import Purpose
@@ -118,6 +120,18 @@ class SanctionPage(Struct, frozen=True, forbid_unknown_fields=True):
     after: tuple[PartyId, U63] | None = None
 
 
+class OfEpoch(Struct, frozen=True, forbid_unknown_fields=True):
+    """About the consortium key as it was in an epoch; None: as it is now."""
+
+    epoch: U32 | None = None
+
+
+class MisdeedPage(Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of what keyholders were caught at, from after the given member, epoch and kind."""
+
+    after: tuple[PartyId, U32, U8] | None = None
+
+
 # --- rows that are not state rows -----------------------------------------------------------------------
 
 
@@ -147,11 +161,34 @@ class PatientLine(Struct, frozen=True):
 
 
 class AnchorLine(Struct, frozen=True):
-    """One version of a record."""
+    """One version of a record; with the order to erase it, if there is one: then the anchor is all that is left."""
 
     record: bytes
     version: int
     anchor: records.AnchorRow
+    erased: records.ErasureRow | None = None
+
+
+class ReceiptLine(Struct, frozen=True):
+    """One organisation's receipt for what it destroyed of a record."""
+
+    organisation: bytes
+    receipt: records.ReceiptRow
+
+
+class ErasureLine(Struct, frozen=True):
+    """The erasure of one record: the order, and the receipts by organisation."""
+
+    record: bytes
+    order: records.ErasureRow
+    receipts: tuple[ReceiptLine, ...]
+
+
+class AttemptLine(Struct, frozen=True):
+    """A recovery that runs, by its number."""
+
+    number: int
+    attempt: AttemptRow
 
 
 class LogLine(Struct, frozen=True):
@@ -175,3 +212,20 @@ class SanctionLine(Struct, frozen=True):
     organisation: bytes
     height: int
     row: SanctionRow
+
+
+class CeremonyLine(Struct, frozen=True):
+    """A ceremony, and the organisations that its present round waits for."""
+
+    id: bytes
+    row: CeremonyRow
+    waits_for: tuple[bytes, ...]
+
+
+class MisdeedLine(Struct, frozen=True):
+    """What a keyholder was caught at, in which epoch."""
+
+    holder: bytes
+    epoch: int
+    kind: Misdeed
+    row: MisdeedRow

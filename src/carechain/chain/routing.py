@@ -13,9 +13,12 @@ from carechain.chain.versions import KNOWN, in_force, require_known
 from carechain.contracts import (
     access,
     governance,
+    keyring,
     membership,
     records,
+    recovery,
     relationships,
+    rotation,
     sanctions,
     upgrades,
     validators,
@@ -23,6 +26,7 @@ from carechain.contracts import (
 from carechain.contracts.consent import grants, inbox, representatives, views
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent.coverage import Coverage
+from carechain.contracts.keyring import schema as keys
 from carechain.core.context import Ctx
 from carechain.core.decision import DecisionCode
 from carechain.core.message import Event, Message, tag_of
@@ -37,6 +41,8 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     membership.DismissStaff,
     membership.SetLapse,
     membership.ReplaceAuthority,
+    rotation.RotateKey,
+    rotation.RotateStaff,
     relationships.Bind,
     relationships.PutSummary,
     relationships.Leave,
@@ -53,8 +59,11 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     consent.Appoint,
     consent.Dismiss,
     records.Anchor,
+    records.Erase,
+    records.ConfirmErasure,
     access.RequestAccess,
     access.ReportRelease,
+    access.ReportShares,
     access.RevokeTicket,
     governance.Propose,
     governance.Vote,
@@ -65,6 +74,20 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     validators.RegisterNode,
     validators.RetireNode,
     validators.AnnounceKey,
+    recovery.SetPolicy,
+    recovery.Start,
+    recovery.Approve,
+    recovery.Withdraw,
+    recovery.Veto,
+    recovery.Finish,
+    keys.Join,
+    keys.Deal,
+    keys.Judge,
+    keys.Extract,
+    keys.Check,
+    keys.Expose,
+    keys.CloseRound,
+    keys.Accuse,
 )
 
 EVENTS: Final[tuple[type[Event], ...]] = (
@@ -74,6 +97,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     membership.StaffEnrolled,
     membership.StaffRenewed,
     membership.StaffDismissed,
+    membership.KeyRotated,
     relationships.Bound,
     relationships.SummaryStored,
     relationships.Left,
@@ -87,8 +111,11 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     consent.Appointed,
     consent.Dismissed,
     records.Anchored,
+    records.Erased,
+    records.ErasureConfirmed,
     access.Decided,
     access.Released,
+    access.SharesReleased,
     access.TicketRevoked,
     governance.Proposed,
     governance.Closed,
@@ -101,6 +128,19 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     validators.SeatChanged,
     validators.RotationChanged,
     upgrades.UpgradeVoted,
+    recovery.PolicySet,
+    recovery.Started,
+    recovery.Advanced,
+    recovery.Vetoed,
+    recovery.Ended,
+    recovery.Recovered,
+    keys.CeremonyOpened,
+    keys.RoundOpened,
+    keys.Convicted,
+    keys.CeremonyDone,
+    keys.CeremonyFailed,
+    keys.HolderCaught,
+    keys.HolderLeft,
 )
 
 CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
@@ -108,6 +148,9 @@ CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
     membership.PARTIES_TABLE,
     membership.AUTHORITIES_TABLE,
     membership.STAFF_TABLE,
+    membership.KEYS_TABLE,
+    membership.USED_KEYS_TABLE,
+    membership.SUITE_TABLE,
     relationships.BINDINGS,
     relationships.RELATIONS,
     relationships.SUMMARIES,
@@ -120,6 +163,10 @@ CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
     consent.HEADS,
     consent.STANDING,
     records.ANCHORS,
+    records.ERASURES,
+    records.RECEIPTS,
+    records.OBJECTS,
+    records.ERASURE_QUEUE,
     access.TICKETS,
     access.LOG,
     access.LOG_HEADS,
@@ -134,6 +181,18 @@ CONTRACT_TABLES: Final[tuple[TableSpec[Any], ...]] = (
     validators.ADDRESSES,
     validators.ROTATION,
     sanctions.SANCTIONS,
+    recovery.POLICIES,
+    recovery.ATTEMPTS,
+    recovery.RULES,
+    keys.KEYS,
+    keys.CURRENT,
+    keys.CEREMONIES,
+    keys.JOINS,
+    keys.DEALS,
+    keys.JUDGEMENTS,
+    keys.EXTRACTIONS,
+    keys.EXPOSURES,
+    keys.MISDEEDS,
 )
 
 CONTRACT_CODES: Final[tuple[type[RejectionCode], ...]] = (
@@ -146,6 +205,8 @@ CONTRACT_CODES: Final[tuple[type[RejectionCode], ...]] = (
     governance.GovernanceCode,
     validators.ValidatorsCode,
     upgrades.UpgradesCode,
+    recovery.RecoveryCode,
+    keys.KeyringCode,
 )
 
 if TYPE_CHECKING:
@@ -183,8 +244,10 @@ class Contracts:
         "access",
         "consent",
         "governance",
+        "keyring",
         "membership",
         "records",
+        "recovery",
         "relationships",
         "routes",
         "sanctions",
@@ -201,6 +264,8 @@ class Contracts:
         self.validators = validators.ValidatorsTables(state)
         self.sanctions = sanctions.SanctionsTables(state)
         self.upgrades = upgrades.UpgradesTables(state)
+        self.recovery = recovery.RecoveryTables(state)
+        self.keyring = keyring.KeyringTables(state)
         self.consent = Coverage(
             tables=consent.ConsentTables(state),
             membership=self.membership,
@@ -235,6 +300,8 @@ class Contracts:
             *upgrades.check_state(self.upgrades),
             *validators.check_state(self.validators, self.membership),
             *sanctions.check_state(self.sanctions),
+            *recovery.check_state(self.recovery, self.membership),
+            *keyring.check_state(self.keyring),
         ]
 
     def _in_force(self, versions: Mapping[int, int]) -> dict[type[Message], Route]:
@@ -246,14 +313,17 @@ class Contracts:
 
     def _first_versions(self) -> Handlers:
         members, relations, coverage = self.membership, self.relationships, self.consent
+        recoveries = self.recovery
         anchors, tickets, votes = self.records, self.access, self.governance
-        seats, powers = self.validators, self._powers()
+        seats, powers, ring = self.validators, self._powers(), self.keyring
         return {
             membership.EnrolStaff: lambda ctx, msg: membership.enrol_staff(ctx, members, msg),
             membership.RenewStaff: lambda ctx, msg: membership.renew_staff(ctx, members, msg),
             membership.DismissStaff: lambda ctx, msg: membership.dismiss_staff(ctx, members, msg),
             membership.SetLapse: lambda ctx, msg: membership.set_lapse(ctx, members, msg),
             membership.ReplaceAuthority: lambda ctx, msg: membership.replace_authority(ctx, members, msg),
+            rotation.RotateKey: lambda ctx, msg: rotation.rotate_key(ctx, members, self._owner_acted, msg),
+            rotation.RotateStaff: lambda ctx, msg: rotation.rotate_staff(ctx, members, msg),
             relationships.Bind: lambda ctx, msg: relationships.bind(ctx, relations, members, msg),
             relationships.PutSummary: lambda ctx, msg: relationships.put_summary(ctx, relations, msg),
             relationships.Leave: lambda ctx, msg: relationships.leave(ctx, relations, msg),
@@ -270,8 +340,11 @@ class Contracts:
             consent.Appoint: lambda ctx, msg: representatives.appoint(ctx, coverage, msg),
             consent.Dismiss: lambda ctx, msg: representatives.dismiss(ctx, coverage, msg),
             records.Anchor: lambda ctx, msg: records.anchor(ctx, anchors, members, relations, coverage, msg),
+            records.Erase: lambda ctx, msg: records.erase(ctx, anchors, coverage, msg),
+            records.ConfirmErasure: lambda ctx, msg: records.confirm_erasure(ctx, anchors, msg),
             access.RequestAccess: lambda ctx, msg: access.request_access(ctx, tickets, members, coverage, msg),
             access.ReportRelease: lambda ctx, msg: access.report_release(ctx, tickets, msg),
+            access.ReportShares: lambda ctx, msg: access.report_shares(ctx, tickets, ring, msg),
             access.RevokeTicket: lambda ctx, msg: access.revoke_ticket(ctx, tickets, coverage, msg),
             governance.Propose: lambda ctx, msg: governance.propose(ctx, votes, powers, msg),
             governance.Vote: lambda ctx, msg: governance.vote(ctx, votes, powers, msg),
@@ -281,6 +354,20 @@ class Contracts:
             validators.RegisterNode: lambda ctx, msg: validators.register_node(ctx, seats, msg),
             validators.RetireNode: lambda ctx, msg: validators.retire_node(ctx, seats, msg),
             validators.AnnounceKey: lambda ctx, msg: validators.announce_key(ctx, seats, msg),
+            recovery.SetPolicy: lambda ctx, msg: recovery.set_policy(ctx, recoveries, members, msg),
+            recovery.Start: lambda ctx, msg: recovery.start(ctx, recoveries, members, msg),
+            recovery.Approve: lambda ctx, msg: recovery.approve(ctx, recoveries, members, msg),
+            recovery.Withdraw: lambda ctx, msg: recovery.withdraw(ctx, recoveries, members, msg),
+            recovery.Veto: lambda ctx, msg: recovery.veto(ctx, recoveries, coverage, msg),
+            recovery.Finish: lambda ctx, msg: recovery.finish(ctx, recoveries, members, msg),
+            keys.Join: lambda ctx, msg: keyring.join(ctx, ring, msg),
+            keys.Deal: lambda ctx, msg: keyring.deal(ctx, ring, msg),
+            keys.Judge: lambda ctx, msg: keyring.judge(ctx, ring, msg),
+            keys.Extract: lambda ctx, msg: keyring.extract(ctx, ring, msg),
+            keys.Check: lambda ctx, msg: keyring.check(ctx, ring, msg),
+            keys.Expose: lambda ctx, msg: keyring.expose(ctx, ring, msg),
+            keys.CloseRound: lambda ctx, msg: keyring.close_round(ctx, ring, msg),
+            keys.Accuse: lambda ctx, msg: keyring.accuse(ctx, ring, members, msg),
         }
 
     def _later_versions(self) -> dict[tuple[Contract, int], dict[type[Message], Route]]:
@@ -298,8 +385,16 @@ class Contracts:
             ),
         }
 
+    def _owner_acted(self, ctx: Ctx, pseudonym: bytes) -> None:
+        recovery.owner_acted(ctx, self.recovery, pseudonym)
+
     def _powers(self) -> governance.Powers:
-        return governance.Powers(membership=self.membership, validators=self.validators, upgrades=self.upgrades)
+        return governance.Powers(
+            membership=self.membership,
+            validators=self.validators,
+            upgrades=self.upgrades,
+            keyholders=keyring.Keyholders(self.keyring, self.membership),
+        )
 
 
 def _routed(handlers: Handlers) -> dict[type[Message], Route]:

@@ -21,16 +21,18 @@ from carechain.core.commitment import resource_commitment
 from carechain.core.hashing import HASH_SIZE
 from carechain.core.limits import RESOURCES_PER_RECORD
 from carechain.core.rejection import require
+from carechain.core.suite import Institution
 
 Rng = Callable[[int], bytes]
 
 
 class Arrival(Struct, frozen=True, kw_only=True):
-    """The circumstances of one ingest: whose, when (Unix seconds), and where randomness comes from."""
+    """The circumstances of one ingest: whose, when (Unix seconds), randomness, and the suite that is committed with."""
 
     pseudonym: bytes
     received_s: int
     rng: Rng
+    institution: Institution
 
 
 def ingest_bundle(connection: Connection, bundle: Bundle, arrival: Arrival) -> IngestResult:
@@ -112,7 +114,7 @@ def _store_resources(
             seq=seq,
             version=1 if before is None else before.version + 1,
             sha256=digest,
-            commitment=resource_commitment(salt, entry.body),
+            commitment=resource_commitment(salt, entry.body, arrival.institution),
             facts=facts,
         )
         chart[entry.key] = known
@@ -154,7 +156,7 @@ def _store_records(connection: Connection, chart: dict[str, Known], arrival: Arr
             continue
         if old is not None:
             # A new version must not lend its fresh root to content that was altered under the old one.
-            check(read_content(connection, old.record_id, None), old.root)
+            check(read_content(connection, old.record_id, None, arrival.institution), old.root, arrival.institution)
         seq += 1
         changed.append(record)
         record_rows.append(_row_of(record, seq))

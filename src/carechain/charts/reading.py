@@ -22,6 +22,7 @@ from carechain.charts.split import split
 from carechain.core import merkle
 from carechain.core.commitment import resource_leaf
 from carechain.core.rejection import Rejected
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
 
 IDS_PER_QUERY: Final = 500
@@ -136,7 +137,9 @@ def _find_row(connection: Connection, record_id: bytes, version: int | None) -> 
     return row
 
 
-def read_content(connection: Connection, record_id: bytes, version: int | None) -> RecordContent:
+def read_content(
+    connection: Connection, record_id: bytes, version: int | None, institution: Institution
+) -> RecordContent:
     """A record version with the bytes, salt and audit path of every resource, as the database has them now."""
     row = _find_row(connection, record_id, version)
     found = connection.execute(
@@ -145,7 +148,7 @@ def read_content(connection: Connection, record_id: bytes, version: int | None) 
         .where(record_resources.c.record_seq == row.seq)
         .order_by(record_resources.c.position)
     ).all()
-    paths = merkle.prove_all([resource_leaf(one.salt, one.body) for one in found])
+    paths = merkle.prove_all([resource_leaf(one.salt, one.body, institution) for one in found])
     record = _record(
         row,
         (

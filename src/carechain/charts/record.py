@@ -10,6 +10,7 @@ from msgspec import Struct
 from carechain.core import merkle
 from carechain.core.commitment import resource_leaf
 from carechain.core.hashing import HASH_SIZE
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
 
 
@@ -103,26 +104,29 @@ def root_of(commitments: list[bytes]) -> bytes:
     return merkle.root([merkle.leaf_hash(one) for one in commitments])
 
 
-def check(content: RecordContent, root: bytes) -> None:
+def check(content: RecordContent, root: bytes, institution: Institution = Institution.INTERNATIONAL) -> None:
     """Check that ``content`` is exactly what ``root`` (the ledger's) was anchored for.
 
     Recomputes every commitment from the bytes, then the root, and each audit path against it, so that a
-    custodian can check before it serves and a requester after it opened. Raises :class:`Tampered`.
+    custodian can check before it serves and a requester after it opened. ``institution`` is the network's suite.
+    Raises :class:`Tampered`.
     """
-    leaves = [resource_leaf(one.salt, one.body) for one in content.resources]
+    leaves = [resource_leaf(one.salt, one.body, institution) for one in content.resources]
     if len(root) != HASH_SIZE or not leaves or merkle.root(leaves) != root:
         raise Tampered("the resources do not lead to the anchored root")
     for position, one in enumerate(content.resources):
         if one.index != position:
             raise Tampered("the resources are not in the anchored order")
-        check_resource(one, count=len(leaves), root=root)
+        check_resource(one, count=len(leaves), root=root, institution=institution)
 
 
-def check_resource(resource: ResourceContent, *, count: int, root: bytes) -> None:
+def check_resource(
+    resource: ResourceContent, *, count: int, root: bytes, institution: Institution = Institution.INTERNATIONAL
+) -> None:
     """Check one resource alone against the anchored root of its record. Raises :class:`Tampered`."""
     try:
         merkle.check(
-            leaf=resource_leaf(resource.salt, resource.body),
+            leaf=resource_leaf(resource.salt, resource.body, institution),
             index=resource.index,
             count=count,
             path=list(resource.path),

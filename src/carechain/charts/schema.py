@@ -1,7 +1,8 @@
 """The tables of an organisation's charts, their format version, and the connection to them.
 
-Every row about a resource or a record is written once: corrections are new versions. The API offers no
-update or delete; what is changed behind its back is found by the hashes the ledger holds.
+Every row about a resource or a record is written once: corrections are new versions. The API offers no update, and
+no delete but the erasure that a patient ordered (:mod:`carechain.charts.erasing`); what is changed behind its back is
+found by the hashes the ledger holds.
 """
 
 import contextlib
@@ -34,10 +35,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from carechain.core.limits import DATABASE_BUSY_S
 
-SCHEMA_VERSION: Final = 1
-MIGRATIONS: Final[Mapping[int, Callable[[Connection], None]]] = {}
-"""From the version a step starts at to the step; version 1 is the first, so there is none yet."""
-
+SCHEMA_VERSION: Final = 2
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+"""``secure_delete``: freed space is overwritten with zeroes. Its default depends on how SQLite was built."""
 
 METADATA: Final = MetaData()
 
@@ -119,6 +119,7 @@ record_resources = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("resource_seq", Integer, ForeignKey("resources.seq"), nullable=False),
 )
+record_resources_by_resource = Index("record_resources_by_resource", record_resources.c.resource_seq)
 
 directory = Table(
     "directory",
@@ -130,6 +131,26 @@ directory = Table(
     Column("received_s", Integer, nullable=False),
     Column("body", Bytes, nullable=False),
 )
+
+erased_records = Table(
+    "erased_records",
+    METADATA,
+    Column("record_id", Bytes(32), primary_key=True),
+    Column("pseudonym", Bytes(32), nullable=False),
+    Column("erased_s", Integer, nullable=False),
+    Column("overwritten", Integer, nullable=False),
+)
+"""The tombstones: that a record was erased, and whether its bytes are gone from the file too."""
+
+
+def _add_erasure(connection: Connection) -> None:
+    erased_records.create(connection)
+    # Whether a resource is held by another record too would otherwise be a walk over all of them.
+    record_resources_by_resource.create(connection)
+
+
+MIGRATIONS: Final[Mapping[int, Callable[[Connection], None]]] = {1: _add_erasure}
+"""From the version a step starts at to the step."""
 
 
 class ChartsUnavailable(Exception):  # noqa: N818 - the state of the environment, not of the caller or the program
@@ -162,7 +183,7 @@ def open_engine(path: Path) -> Engine:
         # Text that is not UTF-8 any more was altered on disk; reading it must lead to a failed check, not a crash.
         connection.text_factory = lambda raw: raw.decode(errors="replace")
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
             # Not yet the pool's, so nobody else would close it.
@@ -199,3 +220,19 @@ def prepare(
             migrations[start](connection)
         if found < version:
             connection.execute(update(store_info).values(version=version))
+
+
+def cut_write_ahead_log(engine: Engine) -> None:
+    """Write everything into the file itself and cut the write-ahead log to nothing, so that no old page is left in it.
+
+    Waits for readers, as long as a database is waited for at all; raises :class:`ChartsUnavailable` after that.
+    """
+    connection = engine.raw_connection()
+    try:
+        busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise ChartsUnavailable(type(error).__name__) from None
+    finally:
+        connection.close()
+    if busy:
+        raise ChartsUnavailable("the charts were being read all the time")

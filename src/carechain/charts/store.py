@@ -5,7 +5,7 @@ arguments. What :meth:`Charts.read` returns is what the database says now: :func
 on the ledger before it is served or believed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +14,7 @@ from sqlalchemy import Engine, and_, or_, select
 
 from carechain.charts.bundle import parse
 from carechain.charts.codes import ChartsCode
+from carechain.charts.erasing import delete_record, held_among, note_overwritten
 from carechain.charts.ingest import Arrival, ingest_bundle, store_directory
 from carechain.charts.reading import find_record, is_latest, load_records, read_content
 from carechain.charts.record import (
@@ -31,6 +32,7 @@ from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import (
     ChartsUnavailable,
     StoreTooNew,
+    cut_write_ahead_log,
     directory,
     environment,
     open_engine,
@@ -42,6 +44,7 @@ from carechain.core.hashing import HASH_SIZE
 from carechain.core.limits import QUERY_PAGE_ROWS
 from carechain.core.rejection import Rejected, require
 from carechain.core.scope import LAST_DAY
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import ALL_CATEGORIES, Category, Sensitivity, in_mask
 
 __all__ = (
@@ -70,14 +73,16 @@ class Charts:
     :class:`ChartsCode` when the caller asked for something it cannot have.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, institution: Institution) -> None:
+        self.institution = institution
         self._engine = engine
         self._writer = engine.execution_options(carechain_write=True)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, institution: Institution = Institution.INTERNATIONAL) -> Self:
         """Open or create the file at ``path``; an older format is brought forward, a newer one refused.
 
+        ``institution`` is the suite of the network that the records are anchored on: it never changes.
         Raises :class:`StoreTooNew` and :class:`ChartsUnavailable`.
         """
         engine = open_engine(path)
@@ -86,7 +91,7 @@ class Charts:
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, institution)
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -109,7 +114,7 @@ class Charts:
         """
         require(len(pseudonym) == HASH_SIZE, ChartsCode.BAD_PSEUDONYM)
         parsed = parse(bundle)
-        arrival = Arrival(pseudonym=pseudonym, received_s=received_s, rng=rng)
+        arrival = Arrival(pseudonym=pseudonym, received_s=received_s, rng=rng, institution=self.institution)
         with environment(), self._writer.begin() as connection:
             return ingest_bundle(connection, parsed, arrival)
 
@@ -124,7 +129,7 @@ class Charts:
     def read(self, record_id: bytes, version: int | None = None) -> RecordContent:
         """A record with its resources' bytes, salts and audit paths; the newest version unless one is named."""
         with environment(), self._engine.begin() as connection:
-            return read_content(connection, record_id, version)
+            return read_content(connection, record_id, version, self.institution)
 
     def record(self, record_id: bytes, version: int | None = None) -> StoredRecord:
         """A record's description without its content."""
@@ -182,6 +187,28 @@ class Charts:
             query = query.where(or_(records.c.effective_day > day, same_day))
         with environment(), self._engine.begin() as connection:
             return tuple(load_records(connection, query))
+
+    def held_among(self, named: Sequence[tuple[bytes, bytes]]) -> set[tuple[bytes, bytes]]:
+        """Of which of these records (pseudonym, record id) the file has anything, be it only bytes not overwritten."""
+        with environment(), self._engine.begin() as connection:
+            return held_among(connection, named)
+
+    def erase(self, pseudonym: bytes, record_id: bytes, *, erased_s: int) -> bool:
+        """Destroy a patient's record in all its versions, with its salts; False when there was nothing.
+
+        When it returns, the file and its write-ahead log have no byte of it. What other resources say about it, copies
+        and backups of the file, and what a disk keeps of overwritten blocks are not reached. ``erased_s`` is Unix time.
+        Raises :class:`ChartsUnavailable` also when somebody reads for too long; then do it again.
+        """
+        with environment(), self._writer.begin() as connection:
+            delete_record(connection, pseudonym, record_id, erased_s=erased_s)
+            if not held_among(connection, [(pseudonym, record_id)]):
+                return False
+        with environment():
+            cut_write_ahead_log(self._engine)
+        with environment(), self._writer.begin() as connection:
+            note_overwritten(connection)
+        return True
 
     def local_patient(self, pseudonym: bytes) -> LocalPatient | None:
         """Who a pseudonym is, for the organisation's own staff; None when it has no chart here."""

@@ -150,7 +150,12 @@ class Desktop:
         """A wallet, made now if there is none under this name: its seed is on the disk before anything is bound."""
         if self.keys.path_of(name).exists():
             return self.keys.wallet(name, self.wallet_password)[1]
-        return self.keys.add_wallet(name, chain_id=self.genesis.chain_id, password=self.wallet_password)
+        return self.keys.add_wallet(
+            name,
+            chain_id=self.genesis.chain_id,
+            password=self.wallet_password,
+            suite=self.genesis.suite.signature,
+        )
 
     def _as_patient(self, who: str | None, pseudonym: bytes | None = None) -> Actor:
         _, wallet = self.keys.wallet(who, self.wallet_password)
@@ -217,6 +222,7 @@ class Seat:
         """``genesis`` is this home's own copy: nothing a node says about the network is believed without it."""
         self.actor = actor
         self.chain_id = genesis.chain_id
+        self.institution = genesis.suite
         self.trust = trust
         self._addresses = ", ".join(one.url for one in nodes)
         self._client = SyncClient(

@@ -159,6 +159,31 @@ def healthchain(
     return _report(result, render)
 
 
+@command(app, "seal")
+def seal(
+    _: Desk,
+    *,
+    content_mb: Annotated[
+        int | None, typer.Option("--content-mb", min=1, max=2_000, help="How much content is sealed and opened.")
+    ] = None,
+    large_mb: Annotated[
+        int | None, typer.Option("--large-mb", min=1, help="Size of the object whose memory is measured.")
+    ] = None,
+    records: Annotated[
+        int | None, typer.Option("--records", min=1, max=500, help="How many records a request is about.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Rounds; the median is reported.")] = None,
+    on: On,
+) -> Report:
+    """Sealed objects, release shares of one keyholder, records opened, and ceremonies of the consortium key."""
+    from carechain.bench.seal import render, run_seal
+
+    sizes = _given(content_bytes=_bytes(content_mb), large_bytes=_bytes(large_mb), records=records, rounds=rounds)
+    with _progress() as progress:
+        result = run_seal(**sizes, folder=on.folder, progress=progress)
+    return _report(result, render)
+
+
 @command(app, "catch-up")
 def catch_up(_: Desk, *, writes: WritesOption = None, validators: ValidatorsOption = None, on: On) -> Report:
     """How long a node of a consortium that comes late takes until it has everything."""
@@ -185,6 +210,10 @@ def _agreeing() -> Iterator[Advance]:
 
 def _report(result: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> Report:
     return Report(data=result, show=lines(render(result).rstrip("\n")))
+
+
+def _bytes(megabytes: int | None) -> int | None:
+    return None if megabytes is None else megabytes * 1_000_000
 
 
 def _given(**options: object) -> dict[str, Any]:

@@ -49,7 +49,13 @@ def identity_for(desktop: Desktop, name: str) -> Identity:
             raise typer.BadParameter("this name belongs to a wallet or an authority; choose another", param_hint="NAME")
         return desktop.keys.identity(name, desktop.password)
     organisation = desktop.authority().organisation
-    return desktop.keys.add_identity(name, kind=PartyKind.STAFF, organisation=organisation, password=desktop.password)
+    return desktop.keys.add_identity(
+        name,
+        kind=PartyKind.STAFF,
+        organisation=organisation,
+        password=desktop.password,
+        suite=desktop.genesis.suite.signature,
+    )
 
 
 def accepted_here(desktop: Desktop, name: str, *, roles: int, days: int) -> Acceptance:
@@ -125,9 +131,9 @@ def serve_with_it(home: Path) -> None:
 
 
 def keep_authority_file(home: Path, authority: CertificateAuthority) -> None:
-    """The authority's certificate in PEM: for this home's own commands, and to hand out to whoever must believe it."""
+    """What signs the servers' certificates, in PEM: for this home's own commands and for whoever must believe it."""
     make_folder(home / TLS_FOLDER)
-    text = ssl.DER_cert_to_PEM_cert(authority.certificate)
+    text = ssl.DER_cert_to_PEM_cert(authority.for_servers().certificate)
     write_private_file(home / TLS_FOLDER / AUTHORITY_FILE, text.encode("ascii"), replace=True)
 
 

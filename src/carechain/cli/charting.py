@@ -11,6 +11,7 @@ from carechain.chain.questions import AnchorLine, TimelinePage
 from carechain.charts.record import StoredRecord
 from carechain.charts.store import Charts
 from carechain.cli.acting import Done, Seat
+from carechain.cli.network import home_genesis
 from carechain.cli.output import CannotRun, Desk
 from carechain.core.limits import BUNDLE_SIZE_BYTES
 from carechain.gatekeeper.anchoring import anchor_of, in_transactions
@@ -37,7 +38,7 @@ def open_charts(home: Path) -> Charts:
     path = charts_path(home)
     if not path.parent.is_dir():
         raise CannotRun(f"{path.parent} is missing: this is not an organisation's home; see `carechain init`")
-    return Charts.open(path)
+    return Charts.open(path, home_genesis(home).suite)
 
 
 def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:

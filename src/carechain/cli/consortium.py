@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carechain.cli.options import PasswordOption
+from carechain.cli.options import PasswordOption, SuiteName
 from carechain.cli.output import CannotRun, Desk, OptionGroup, Report, command, lines, sub_app, table, tables
 from carechain.cli.peering import Peering
 from carechain.cli.terms import organisation_kind
@@ -32,6 +32,14 @@ class Applicant(OptionGroup, frozen=True):
         int, typer.Option("--kind", parser=organisation_kind, metavar="KIND", help="hospital, insurer or government.")
     ]
     registrar: Annotated[bool, typer.Option("--registrar/--no-registrar", help="Whether it registers patients.")] = True
+    suite: Annotated[
+        SuiteName | None,
+        typer.Option(
+            "--suite",
+            help="Of a network to found, for good: Ed25519, SHA-256 and AES, or SM2, SM3 and SM4; international unless "
+            "given. A network that is joined has chosen.",
+        ),
+    ] = None
 
     def require_name(self) -> None:
         """Raise ``typer.BadParameter`` for a name that the ledger would not take."""
@@ -48,6 +56,7 @@ def apply(
 ) -> Report:
     """Make a home for a founder, and the application to send to whoever writes the genesis."""
     from carechain.cli.homes import make_applicant
+    from carechain.core.suite import Institution
 
     new.require_name()
     made = make_applicant(
@@ -55,6 +64,7 @@ def apply(
         name=new.name,
         kind=OrganisationKind(new.kind),
         registrar=new.registrar,
+        institution=Institution[(new.suite or SuiteName.INTERNATIONAL).name],
         password_file=password_file,
     )
     node = "" if made.node is None else made.node.hex()

@@ -24,6 +24,7 @@ from carechain.cli.network import (
 )
 from carechain.cli.output import CannotRun
 from carechain.core.ids import party_id
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import OrganisationKind
 from carechain.node import home as layout
 
@@ -62,7 +63,7 @@ class MadeHome(Struct, frozen=True, kw_only=True):
     node: bytes | None
 
 
-def make_organisation_home(
+def make_organisation_home(  # noqa: PLR0913 - what the command was given
     home: Path,
     *,
     name: str,
@@ -70,27 +71,34 @@ def make_organisation_home(
     registrar: bool,
     chain_id: str,
     genesis: Path | None,
+    suite: Institution | None,
     password_file: Path | None,
     consensus: str = "",
 ) -> MadeHome:
     """Keys, certificate authority, genesis, configuration. A home that exists is left alone.
 
+    ``suite`` is for a network to found (None: international); where one is joined, it has to be that network's.
     ``consensus`` are the settings of the node's engine, where the network of ``genesis`` needs one.
     The genesis is written last: a home without one is not a home yet, and half of one is noticed at the next try.
     """
     if (home / GENESIS_FILE).exists():
         raise CannotRun(f"{home} is a home already; name another folder with --home")
     network = None if genesis is None else read_genesis(genesis)
+    institution = (suite or Institution.INTERNATIONAL) if network is None else network.suite
+    if suite not in (None, institution):
+        raise CannotRun(f"{genesis} was founded with the suite {institution.name.lower()}: leave --suite away")
     is_consortium = network is not None and network.is_consortium
     keys = Keyring(home)
     password = keys.password(password_file, confirm=True)
     layout.make_home(home)
-    made = make_organisation(keys, name=name, kind=kind, registrar=registrar, password=password)
+    made = make_organisation(
+        keys, name=name, kind=kind, registrar=registrar, password=password, institution=institution
+    )
     if not (home / CONFIG_FILE).exists():
         layout.replace_file(home / CONFIG_FILE, (DEFAULT_CONFIG + (consensus if is_consortium else "")).encode())
     application = None
     if network is None:
-        network = found_network(chain_id, made)
+        network = found_network(chain_id, made, institution)
     else:
         application = apply(home, made)
     layout.replace_file(home / GENESIS_FILE, genesis_bytes(network))
@@ -104,7 +112,13 @@ def make_organisation_home(
 
 
 def make_applicant(
-    home: Path, *, name: str, kind: OrganisationKind, registrar: bool, password_file: Path | None
+    home: Path,
+    *,
+    name: str,
+    kind: OrganisationKind,
+    registrar: bool,
+    password_file: Path | None,
+    institution: Institution = Institution.INTERNATIONAL,
 ) -> MadeHome:
     """A home for an organisation that wants to found a consortium with others: everything but the genesis."""
     if (home / GENESIS_FILE).exists() or (home / APPLICATION_FILE).exists():
@@ -112,7 +126,9 @@ def make_applicant(
     keys = Keyring(home)
     password = keys.password(password_file, confirm=True)
     layout.make_home(home)
-    made = make_organisation(keys, name=name, kind=kind, registrar=registrar, password=password)
+    made = make_organisation(
+        keys, name=name, kind=kind, registrar=registrar, password=password, institution=institution
+    )
     application = apply(home, made)
     return MadeHome(
         member=made.identity.party,

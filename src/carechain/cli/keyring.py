@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from carechain.cli.output import CannotRun
 from carechain.cli.terms import identifier
-from carechain.core.crypto import SigningKey
+from carechain.core.crypto import SigningKey, Suite
 from carechain.core.limits import ID_SIZE
 from carechain.core.vocabulary import PartyKind
 from carechain.sdk.certificates import CertificateAuthority
@@ -184,19 +184,28 @@ class Keyring:
     # --- making -------------------------------------------------------------------------------------------
 
     def add_identity(
-        self, name: str, *, kind: PartyKind, organisation: bytes | None, password: str, label: str = ""
+        self,
+        name: str,
+        *,
+        kind: PartyKind,
+        organisation: bytes | None,
+        password: str,
+        label: str = "",
+        suite: Suite = Suite.ED25519,
     ) -> Identity:
         """New keys under a name that is not taken, entered into the address book."""
         self.prepare()
-        identity = new_identity(kind=kind, entropy=secrets.token_bytes, organisation=organisation, label=label)
+        identity = new_identity(
+            kind=kind, entropy=secrets.token_bytes, organisation=organisation, label=label, suite=suite
+        )
         identity.save(self.path_of(name), password=password, entropy=secrets.token_bytes)
         self.note(name, identity.party)
         return identity
 
-    def add_wallet(self, name: str, *, chain_id: str, password: str) -> Wallet:
+    def add_wallet(self, name: str, *, chain_id: str, password: str, suite: Suite = Suite.ED25519) -> Wallet:
         """A new, empty wallet under a name that is not taken."""
         self.prepare()
-        wallet = new_wallet(chain_id=chain_id, entropy=secrets.token_bytes)
+        wallet = new_wallet(chain_id=chain_id, entropy=secrets.token_bytes, suite=suite)
         wallet.save(self.path_of(name), password=password, entropy=secrets.token_bytes)
         return wallet
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from carechain.cli.options import ByOrganisation, PasswordOption
+from carechain.cli.options import ByOrganisation, KeySuite, PasswordOption
 from carechain.cli.output import CannotRun, Desk, Report, command, lines, sub_app, table, tables
 
 app = sub_app("Wallets and staff keys of this home.")
@@ -31,6 +31,10 @@ def new(
         typer.Option("--genesis", metavar="FILE", help="The network, for the first key of a home of one's own."),
     ] = None,
     label: Annotated[str, typer.Option("--label", help="For your own eyes; stays inside the encrypted file.")] = "",
+    suite: Annotated[
+        KeySuite | None,
+        typer.Option("--suite", help="What the key signs with; unless given, what the network's organisations use."),
+    ] = None,
     public: Annotated[
         Path | None, typer.Option("--public", metavar="FILE", help="Also write the public half, to have it enrolled.")
     ] = None,
@@ -44,8 +48,9 @@ def new(
     network hands out.
     """
     from carechain.cli.keyring import Keyring
-    from carechain.cli.network import home_genesis, keep_genesis
+    from carechain.cli.network import home_genesis, keep_genesis, signing_suite
     from carechain.cli.public_key import public_half, write_public
+    from carechain.core.crypto import Suite
     from carechain.core.vocabulary import PartyKind
 
     keys = Keyring(desk.home)
@@ -53,8 +58,10 @@ def new(
     path = keys.path_of(name)
     if genesis is not None:
         keep_genesis(desk.home, genesis)
+    wanted = None if suite is None else Suite[suite.name]
+    signing = signing_suite(desk.home, wanted, of_patient=kind is KeyKind.WALLET)
     if kind is KeyKind.WALLET:
-        keys.add_wallet(name, chain_id=home_genesis(desk.home).chain_id, password=password)
+        keys.add_wallet(name, chain_id=home_genesis(desk.home).chain_id, password=password, suite=signing)
         return Report(
             data={"name": name, "kind": "wallet", "file": str(path)},
             show=lines(
@@ -63,7 +70,9 @@ def new(
                 "next: the organisation registers it with `carechain patient register --wallet FILE`",
             ),
         )
-    identity = keys.add_identity(name, kind=PartyKind.STAFF, organisation=None, password=password, label=label)
+    identity = keys.add_identity(
+        name, kind=PartyKind.STAFF, organisation=None, password=password, label=label, suite=signing
+    )
     if public is not None:
         write_public(public, public_half(identity))
     return Report(

@@ -16,17 +16,21 @@ from carechain.cli import (
     consent,
     consortium,
     demo,
+    keyholders,
     keys,
     ledger,
     members,
     operating,
     patients,
     records,
+    recovering,
     resync,
+    rotating,
     snapshots,
     staff,
     testnet,
     validators,
+    vault,
 )
 from carechain.cli.output import Exit, refuse_usage
 
@@ -68,13 +72,19 @@ app.add_typer(ledger.app)
 app.add_typer(backing.app)
 app.add_typer(snapshots.app)
 app.add_typer(resync.app)
+for added in (rotating.keys_app, recovering.keys_app):
+    keys.app.add_typer(added)
+staff.app.add_typer(rotating.staff_app)
+patients.app.add_typer(recovering.patients_app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(consortium.app, name="consortium")
 app.add_typer(testnet.app, name="testnet")
 app.add_typer(members.app, name="member")
 app.add_typer(validators.app, name="validator")
+app.add_typer(keyholders.app, name="keyholders")
 app.add_typer(staff.app, name="staff")
 app.add_typer(patients.app, name="patient")
 app.add_typer(consent.app)
 app.add_typer(records.app, name="record")
+app.add_typer(vault.app, name="vault")
 app.add_typer(bench.app, name="bench")

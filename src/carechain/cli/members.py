@@ -308,6 +308,7 @@ def _about(change: "Change") -> str:
     """What a proposal is about, in a few words."""
     from carechain.chain.versions import name_of
     from carechain.contracts.governance import AdmitMember, SeatValidator, SetRotation, Upgrade
+    from carechain.core.keyholders import SetKeyholders
 
     match change:
         case AdmitMember(new=new):
@@ -318,5 +319,7 @@ def _about(change: "Change") -> str:
             return f"{active} seats for {every_blocks} blocks" if active else "all seats all the time"
         case Upgrade(contract=contract, version=version, height=height):
             return f"{name_of(contract)} to version {version} from block {height}"
+        case SetKeyholders(holders=holders, threshold=threshold):
+            return f"{len(holders)} keyholders, {threshold} of whom open something"
         case _:
             return change.member.hex()

@@ -19,9 +19,11 @@ from carechain.cli.keyring import AUTHORITY_KEY, MEMBER_KEY, REGISTRAR_SECRET, K
 from carechain.cli.output import CannotRun
 from carechain.contracts.upgrades import ContractVersion
 from carechain.contracts.validators import FounderNode, FounderSeat, Rotation
+from carechain.core.crypto import Suite
 from carechain.core.ids import party_id
 from carechain.core.limits import GENESIS_BYTES
 from carechain.core.organisation import NewMember
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import OrganisationKind, PartyKind
 from carechain.engine.cometbft import config as engine
 from carechain.node.consortium import ENTROPY_BYTES, prepare
@@ -71,6 +73,20 @@ def home_genesis(home: Path) -> Genesis:
     return read_genesis(path)
 
 
+def signing_suite(home: Path, wanted: Suite | None, *, of_patient: bool) -> Suite:
+    """What a new key signs with: ``wanted``, or what the network's organisations use; Ed25519 where none is known yet.
+
+    Raises :class:`CannotRun` for a key that the network would not take.
+    """
+    if not (home / GENESIS_FILE).exists():
+        return Suite.ED25519 if wanted is None else wanted
+    institution = home_genesis(home).suite
+    chosen = institution.signature if wanted is None else wanted
+    if not (institution.admits_patient(chosen) if of_patient else institution.admits(chosen)):
+        raise CannotRun(f"this network was founded with the suite {institution.name.lower()}: choose another --suite")
+    return chosen
+
+
 def read_genesis(path: Path) -> Genesis:
     """A genesis file."""
     with path.expanduser().open("rb") as file:
@@ -95,16 +111,18 @@ def keep_genesis(home: Path, file: Path) -> None:
 
 
 def make_organisation(
-    keys: Keyring, *, name: str, kind: OrganisationKind, registrar: bool, password: str
+    keys: Keyring, *, name: str, kind: OrganisationKind, registrar: bool, password: str, institution: Institution
 ) -> Organisation:
     """The keys of a new organisation below its home: its own, its authority's, and a registrar's secret."""
-    identity = keys.add_identity(MEMBER_KEY, kind=PartyKind.MEMBER, organisation=None, password=password)
+    suite = institution.signature
+    identity = keys.add_identity(MEMBER_KEY, kind=PartyKind.MEMBER, organisation=None, password=password, suite=suite)
     now = datetime.now(UTC).replace(microsecond=0)
     authority = CertificateAuthority.create(
         identity.party,
         not_before=now - _CLOCK_TOLERANCE,
         not_after=now + timedelta(days=AUTHORITY_DAYS),
         entropy=secrets.token_bytes,
+        suite=suite,
     )
     authority.save(keys.path_of(AUTHORITY_KEY), password=password, entropy=secrets.token_bytes)
     if registrar:
@@ -122,7 +140,7 @@ def make_organisation(
     return Organisation(identity=identity, new=new)
 
 
-def found_network(chain_id: str, founder: Organisation) -> Genesis:
+def found_network(chain_id: str, founder: Organisation, institution: Institution) -> Genesis:
     """A network with one member that also produces the blocks; others join by vote."""
     return Genesis(
         chain_id=chain_id,
@@ -130,6 +148,7 @@ def found_network(chain_id: str, founder: Organisation) -> Genesis:
         members=(founder.new,),
         producers=(founder.identity.party,),
         versions=LATEST,
+        suite=institution,
     )
 
 
@@ -172,7 +191,8 @@ def found_consortium(
 ) -> Genesis:
     """A network whose members agree on the blocks: ``seats`` are the members that decide. Raises :class:`CannotRun`.
 
-    ``versions`` are those that the contracts begin with, which every founder's program must have.
+    ``versions`` are those that the contracts begin with, which every founder's program must have. The institutional
+    suite is the one that the applications were made with, which must be the same for all.
     """
     seated = [one for one in applications if one.member in seats]
     genesis = Genesis(
@@ -183,6 +203,7 @@ def found_consortium(
         nodes=tuple(FounderNode(member=one.member, node_id=one.node_id) for one in applications),
         rotation=rotation,
         versions=tuple(versions),
+        suite=Institution.SM if applications[0].new.suite == Suite.SM2 else Institution.INTERNATIONAL,
     )
     with TemporaryDirectory(prefix="carechain-") as folder, NodeStore.open(Path(folder)) as store:
         try:

@@ -53,6 +53,7 @@ def init(
     """
     from carechain.cli.homes import make_organisation_home
     from carechain.cli.keyring import KEYS_FOLDER, Keyring
+    from carechain.core.suite import Institution
 
     new.require_name()
     if not 1 <= len(chain_id) <= CHAIN_ID_CHARS:
@@ -66,6 +67,7 @@ def init(
         registrar=new.registrar,
         chain_id=chain_id,
         genesis=genesis,
+        suite=None if new.suite is None else Institution[new.suite.name],
         password_file=password_file,
         consensus=peering.settings(),
     )

@@ -4,6 +4,7 @@ Options that belong together are a group: a command takes the group as one param
 :func:`carechain.cli.output.command` spreads it over the command line.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +17,22 @@ NODE_VARIABLE: Final = "CARECHAIN_NODE"
 NODES_VARIABLE: Final = "CARECHAIN_NODES"
 CA_VARIABLE: Final = "CARECHAIN_CA"
 GATEKEEPER_VARIABLE: Final = "CARECHAIN_GATEKEEPER"
+
+
+class SuiteName(StrEnum):
+    """What a network's organisations sign, hash and encrypt with."""
+
+    INTERNATIONAL = "international"
+    SM = "sm"
+
+
+class KeySuite(StrEnum):
+    """What a key signs with."""
+
+    ED25519 = "ed25519"
+    P256 = "p256"
+    SM2 = "sm2"
+
 
 PasswordOption = Annotated[
     Path | None,

@@ -53,6 +53,7 @@ async def _fetch(
             reader=Reader(party=seat.actor.party, signing=seat.actor.signing, hpke=seat.actor.hpke),
             clock=lambda: int(time.time()),
             entropy=secrets.token_bytes,
+            institution=seat.institution,
         )
         return await (client.read_all(ticket, expected) if everything else client.read(ticket, expected))
 

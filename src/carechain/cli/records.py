@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from carechain.cli import erasing, sealing
 from carechain.cli.options import ByAnyone, ByOrganisation, GatekeeperOption
 from carechain.cli.output import Desk, Report, command, counted, lines, sub_app, table, tables
 from carechain.cli.terms import clinical_date, identifier, moment
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from carechain.cli.acting import Desktop
     from carechain.cli.keyring import Actor
 
-app = sub_app("Records: add FHIR to the charts and anchor it; read what a ticket allows; see versions.")
+app = sub_app("Records: add FHIR to the charts and anchor it; read what a ticket allows; see versions; erase.")
+app.add_typer(sealing.app)
+app.add_typer(erasing.app)
 
 OfPatientOption = Annotated[
     str | None,
@@ -191,6 +194,7 @@ def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "
             "root": one.anchor.root.hex(),
             "author": one.anchor.author.hex(),
             "anchored_s": one.anchor.anchored_s,
+            "erased_s": None if one.erased is None else one.erased.ordered_s,
         }
         for one in found
     ]
@@ -204,8 +208,9 @@ def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "
             str(one.anchor.resources),
             name_of(one.anchor.author),
             moment(one.anchor.anchored_s),
+            "" if one.erased is None else moment(one.erased.ordered_s),
         )
         for one in found
     ]
-    columns = ("record", "version", "category", "grade", "day", "resources", "author", "anchored (UTC)")
+    columns = ("record", "version", "category", "grade", "day", "resources", "author", "anchored (UTC)", "erased (UTC)")
     return Report(data={"pseudonym": pseudonym.hex(), "records": rows}, show=tables(table(title, columns, text)))

@@ -46,6 +46,7 @@ class AccessCode(RejectionCode):
         609,
         "Your key is not live, and today's attempt is in the log already. Ask your organisation to enrol or renew you.",
     )
+    SENDER_NOT_KEYHOLDER = 610, "Only a keyholder of this or the previous key epoch may report shares it released."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -61,6 +62,14 @@ class RequestAccess(Message, frozen=True, tag="access.request"):
 
 class ReportRelease(Message, frozen=True, tag="access.report"):
     """The custodian's report of what its gatekeeper served under a ticket: a count and a digest of the reads."""
+
+    ticket: TicketId
+    records: U32
+    digest: Hash
+
+
+class ReportShares(Message, frozen=True, tag="access.report_shares"):
+    """A keyholder's report of the key shares it released under a ticket: of how many records, and a digest (KEY-1)."""
 
     ticket: TicketId
     records: U32
@@ -92,6 +101,15 @@ class Released(Event, frozen=True, tag="access.released"):
 
     ticket: TicketId
     pseudonym: PartyId
+    records: U32
+
+
+class SharesReleased(Event, frozen=True, tag="access.shares_released"):
+    """A keyholder reported the shares it released under a ticket."""
+
+    ticket: TicketId
+    pseudonym: PartyId
+    holder: PartyId
     records: U32
 
 
@@ -128,10 +146,11 @@ class EntryKind(IntEnum):
     REQUEST = 1
     RELEASE = 2
     REVOCATION = 3
+    KEY_SHARES = 4
 
 
 class LogRow(Row, frozen=True):
-    """One line of a patient's access log. ``records`` and ``digest`` are of a release; otherwise zero."""
+    """One line of a patient's access log. ``records`` and ``digest`` are of a release or of key shares; else zero."""
 
     kind: EntryKind
     ticket: TicketId
@@ -219,6 +238,13 @@ class Consent(Protocol):
         """None for the patient, or for a representative with this power; else why not."""
 
 
+class Keyring(Protocol):
+    """What this contract needs from the keyring."""
+
+    def is_holder(self, organisation: bytes) -> bool:
+        """Whether the organisation holds a share of the consortium key, in this epoch or the one before."""
+
+
 # --- role table (data) ----------------------------------------------------------------------------------
 
 _CARE: Final = (Purpose.TREAT, Purpose.ETREAT, Purpose.CAREMGT, Purpose.HOPERAT)
@@ -276,11 +302,14 @@ def decide(
 
 
 def still_allowed(membership: Membership, consent: Consent, ticket: TicketRow, time_s: int) -> bool:
-    """Whether a ticket may be served now: allowed, in time, not revoked, and its decision would still hold."""
+    """Whether a ticket may be served now: allowed, in time, not revoked, and its decision would still hold.
+
+    What is released is sealed to the key that the ticket names: once the requester has another, nothing goes to it.
+    """
     if ticket.decision or ticket.revoked_s or time_s >= ticket.expires_s:
         return False
     party = membership.party(ticket.requester)
-    if party is None:
+    if party is None or party.hpke_key != ticket.hpke_key:
         return False
     again = decide(
         membership,
@@ -354,11 +383,17 @@ def report_release(ctx: Ctx, tables: AccessTables, msg: ReportRelease) -> None:
     """Write into the patient's log what the custodian's gatekeeper served. Late reports count too."""
     ticket = present(tables.tickets.get(msg.ticket), AccessCode.TICKET_NOT_FOUND)
     require(ctx.party.organisation == ticket.custodian, AccessCode.SENDER_NOT_CUSTODIAN)
-    require(not ticket.decision, AccessCode.TICKET_REFUSED)
-    require(msg.records > 0, AccessCode.NOTHING_RELEASED)
-    line = replace(_line(ctx, EntryKind.RELEASE, msg.ticket, ticket), records=msg.records, digest=msg.digest)
-    _append(tables, ticket.pseudonym, line)
+    _log_report(ctx, tables, EntryKind.RELEASE, msg, ticket)
     ctx.emit(Released(ticket=msg.ticket, pseudonym=ticket.pseudonym, records=msg.records))
+
+
+def report_shares(ctx: Ctx, tables: AccessTables, keyring: Keyring, msg: ReportShares) -> None:
+    """Write into the patient's log of how many records a keyholder released its share. Late reports count too."""
+    ticket = present(tables.tickets.get(msg.ticket), AccessCode.TICKET_NOT_FOUND)
+    holder = ctx.party.organisation
+    require(keyring.is_holder(holder), AccessCode.SENDER_NOT_KEYHOLDER)
+    _log_report(ctx, tables, EntryKind.KEY_SHARES, msg, ticket)
+    ctx.emit(SharesReleased(ticket=msg.ticket, pseudonym=ticket.pseudonym, holder=holder, records=msg.records))
 
 
 def revoke_ticket(ctx: Ctx, tables: AccessTables, consent: Consent, msg: RevokeTicket) -> None:
@@ -383,6 +418,15 @@ def _require_first_attempt(ctx: Ctx, tables: AccessTables) -> None:
     last = tables.attempts.get(ctx.sender)
     require(last is None or last.day < ctx.day, AccessCode.ASKED_IN_VAIN_TODAY)
     tables.attempts.put(ctx.sender, row=AttemptRow(day=ctx.day))
+
+
+def _log_report(
+    ctx: Ctx, tables: AccessTables, kind: EntryKind, msg: ReportRelease | ReportShares, ticket: TicketRow
+) -> None:
+    require(not ticket.decision, AccessCode.TICKET_REFUSED)
+    require(msg.records > 0, AccessCode.NOTHING_RELEASED)
+    line = replace(_line(ctx, kind, msg.ticket, ticket), records=msg.records, digest=msg.digest)
+    _append(tables, ticket.pseudonym, line)
 
 
 def _line(ctx: Ctx, kind: EntryKind, ticket_id: bytes, ticket: TicketRow) -> LogRow:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from carechain.core.context import Ctx
 from carechain.core.ids import U8, U32, U63, Hash, PartyId, ProposalId
+from carechain.core.keyholders import SetKeyholders
 from carechain.core.limits import (
     AGREEMENT_LIFETIME_S,
     MEMBERS,
@@ -87,7 +88,7 @@ class Upgrade(Row, frozen=True, tag="upgrade"):
     height: U63
 
 
-Change = AdmitMember | RemoveMember | CertifyRegistrar | SeatValidator | SetRotation | Upgrade
+Change = AdmitMember | RemoveMember | CertifyRegistrar | SeatValidator | SetRotation | Upgrade | SetKeyholders
 
 
 class Propose(Message, frozen=True, tag="governance.propose"):
@@ -298,12 +299,29 @@ class Upgrades(Protocol):
         """Let a version come into force."""
 
 
+class Keyholders(Protocol):
+    """What this contract needs from the keyring."""
+
+    def require_possible(self, new: SetKeyholders) -> None:
+        """Refuse keyholders that could not finish a ceremony now."""
+
+    def appoint(self, ctx: Ctx, new: SetKeyholders) -> None:
+        """Open the ceremony that gives them their shares."""
+
+    def require_dispensable(self, organisation: bytes) -> None:
+        """Refuse to go on without a keyholder where too few would remain."""
+
+    def vacate(self, ctx: Ctx, organisation: bytes) -> None:
+        """Count an organisation as a keyholder no longer, if it is one."""
+
+
 class Powers(Struct, frozen=True):
     """What votes can change: the contracts that a passed proposal is carried out by."""
 
     membership: Membership
     validators: Validators
     upgrades: Upgrades
+    keyholders: Keyholders
 
 
 # --- predicates -----------------------------------------------------------------------------------------
@@ -451,6 +469,7 @@ def _carry_out(ctx: Ctx, powers: Powers, change: Change) -> None:
             membership.admit(ctx, new)
         case RemoveMember(member=member):
             validators.vacate(ctx, member)
+            powers.keyholders.vacate(ctx, member)
             membership.remove(ctx, member)
         case CertifyRegistrar(member=member, registrar=registrar):
             membership.certify_registrar(member, registrar=registrar)
@@ -461,6 +480,8 @@ def _carry_out(ctx: Ctx, powers: Powers, change: Change) -> None:
             validators.rotate(ctx, every_blocks=every_blocks, active=active)
         case Upgrade(contract=contract, version=version, height=height):
             powers.upgrades.schedule(ctx, contract=contract, version=version, height=height)
+        case SetKeyholders():
+            powers.keyholders.appoint(ctx, change)
 
 
 def _require_possible(ctx: Ctx, powers: Powers, change: Change) -> None:
@@ -473,6 +494,7 @@ def _require_possible(ctx: Ctx, powers: Powers, change: Change) -> None:
             require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
             require(not membership.is_producer(member), GovernanceCode.PRODUCER_STAYS)
             validators.require_dispensable(member)
+            powers.keyholders.require_dispensable(member)
         case CertifyRegistrar(member=member):
             require(membership.is_member(member), GovernanceCode.TARGET_UNKNOWN)
         case SeatValidator(member=member, seated=seated):
@@ -482,6 +504,8 @@ def _require_possible(ctx: Ctx, powers: Powers, change: Change) -> None:
             validators.require_rotation(every_blocks=every_blocks, active=active)
         case Upgrade(contract=contract, version=version, height=height):
             powers.upgrades.require_possible(ctx, contract=contract, version=version, height=height)
+        case SetKeyholders():
+            powers.keyholders.require_possible(change)
 
 
 def _pair(one: bytes, other: bytes) -> tuple[bytes, bytes]:

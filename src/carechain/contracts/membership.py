@@ -1,8 +1,9 @@
 """Membership: who belongs to the consortium, in which roles, and since when no longer (ID-1, ID-2, ID-6, ID-9)."""
 
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator
+from typing import Annotated, Final
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from carechain.contracts.roles import MEMBER_ROLES, roles_fit
@@ -10,12 +11,13 @@ from carechain.core.binding import Signature, enrolment_message
 from carechain.core.certificate import BadCertificate, StaffCertificate, read_authority, read_staff
 from carechain.core.context import Ctx
 from carechain.core.crypto import PUBLIC_KEY_SIZE, BadSignature, verify
-from carechain.core.ids import U16, U63, PartyId, party_id
-from carechain.core.limits import LAPSE_MAX_DAYS, LAPSE_MIN_DAYS, MEMBERS, QUERY_PAGE_ROWS
+from carechain.core.ids import U8, U16, U32, U63, PartyId, party_id
+from carechain.core.limits import FORMER_KEYS, LAPSE_MAX_DAYS, LAPSE_MIN_DAYS, MEMBERS, QUERY_PAGE_ROWS
 from carechain.core.message import Event, Message, Row
 from carechain.core.organisation import Certificate, MemberName, NewMember
-from carechain.core.party import HpkeKey, Party
+from carechain.core.party import HpkeKey, Party, PublicKey
 from carechain.core.rejection import Rejected, RejectionCode, present, require
+from carechain.core.suite import Institution
 from carechain.core.units import DAY_S
 from carechain.core.vocabulary import OrganisationKind, PartyKind
 from carechain.state.overlay import Overlay
@@ -49,6 +51,11 @@ class MembershipCode(RejectionCode):
     AUTHORITY_EXPIRED = 220, "The certificate authority's own certificate has expired. Replace the authority first."
     SENDER_NOT_MEMBER_KEY = 221, "Only the organisation's own key may replace its authority, not its staff."
     ENROLMENT_PROOF_INVALID = 222, "The new key has not signed this enrolment. Let its holder accept the certificate."
+    KEY_OF_STAFF = 223, "The organisation changes the keys of its staff, because it certifies them. Ask it."
+    TOO_MANY_KEY_CHANGES = 224, "This party has changed its key too often. A member of staff is enrolled anew."
+    KEY_IN_USE = 225, "The new key belongs, or once belonged, to a party. Make another one."
+    KEY_PROOF_INVALID = 226, "The new key has not signed this change. Sign again, for this network and this party."
+    SUITE_NOT_OF_NETWORK = 227, "This network was founded with another signature suite. Make a key of that suite."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -137,6 +144,12 @@ class StaffDismissed(Event, frozen=True, tag="membership.staff_dismissed"):
     party: PartyId
 
 
+class KeyRotated(Event, frozen=True, tag="membership.key_rotated"):
+    """A party has another key; its old one is dead."""
+
+    party: PartyId
+
+
 # --- tables ---------------------------------------------------------------------------------------------
 
 
@@ -168,6 +181,33 @@ class StaffRow(Row, frozen=True):
     left_s: U63 = 0
 
 
+class FormerKey(Row, frozen=True):
+    """A key that a party no longer has. ``until_s`` is the first second at which it counted no more."""
+
+    suite: U8
+    public_key: PublicKey
+    until_s: U63
+
+
+class KeysRow(Row, frozen=True):
+    """A party's earlier keys: how many changes there were, and the last few keys, oldest first."""
+
+    changes: U32 = 0
+    former: Annotated[tuple[FormerKey, ...], Meta(max_length=FORMER_KEYS)] = ()
+
+
+class UsedKeyRow(Row, frozen=True):
+    """Whose a key became by a change. What a party was enrolled with is found under its own id."""
+
+    party: PartyId
+
+
+class SuiteRow(Row, frozen=True):
+    """The institutional suite that the genesis chose (KEY-6)."""
+
+    institution: Institution
+
+
 MEMBERS_TABLE: Final = TableSpec(
     name="membership.members", prefix=0x10, key=(32,), row=MemberRow, note="organisation → its standing"
 )
@@ -181,25 +221,74 @@ STAFF_TABLE: Final = TableSpec(
     name="membership.staff", prefix=0x13, key=(32, 32), row=StaffRow, note="organisation, party → staff list"
 )
 
+KEYS_TABLE: Final = TableSpec(
+    name="membership.keys", prefix=0x14, key=(32,), row=KeysRow, note="party → its earlier keys, where it changed them"
+)
+USED_KEYS_TABLE: Final = TableSpec(
+    name="membership.used_keys", prefix=0x15, key=(32,), row=UsedKeyRow, note="hash of a changed key → whose it became"
+)
+SUITE_TABLE: Final = TableSpec(
+    name="membership.suite", prefix=0x16, key=(1,), row=SuiteRow, note="the signature suite, hash and cipher in use"
+)
+
 
 class MembershipTables:
     """The tables of this contract, and the few reads that other contracts may ask for."""
 
-    __slots__ = ("authorities", "members", "parties", "staff")
+    __slots__ = ("authorities", "keys", "members", "parties", "staff", "suite", "used_keys")
 
     def __init__(self, state: Overlay) -> None:
         self.members = MEMBERS_TABLE.bind(state)
         self.parties = PARTIES_TABLE.bind(state)
         self.authorities = AUTHORITIES_TABLE.bind(state)
         self.staff = STAFF_TABLE.bind(state)
+        self.keys = KEYS_TABLE.bind(state)
+        self.used_keys = USED_KEYS_TABLE.bind(state)
+        self.suite = SUITE_TABLE.bind(state)
 
     def party(self, party: bytes) -> Party | None:
         """The party with this id."""
         return self.parties.get(party)
 
+    def institution(self) -> Institution:
+        """The network's suite; a state that never heard of suites is an international one."""
+        row = self.suite.get(0)
+        return Institution.INTERNATIONAL if row is None else row.institution
+
+    def require_suite(self, kind: PartyKind, suite: int) -> None:
+        """Refuse a key that a party of this kind may not have in this network (KEY-6)."""
+        institution = self.institution()
+        of_patient = kind in (PartyKind.PSEUDONYM, PartyKind.REPRESENTATIVE)
+        known = institution.admits_patient(suite) if of_patient else institution.admits(suite)
+        require(known, MembershipCode.SUITE_NOT_OF_NETWORK)
+
     def put_party(self, party: bytes, row: Party) -> None:
         """Add or replace a party: used by the contracts that bind pseudonyms and representatives."""
+        self.require_suite(row.kind, row.suite)
         self.parties.put(party, row=row)
+
+    def key_taken(self, key_id: bytes) -> bool:
+        """Whether a key is, or once was, some party's. ``key_id`` is what :func:`party_id` makes of it.
+
+        Keys are never shared and never come back: what is signed names one party, and a dead key stays dead.
+        """
+        return self.parties.has(key_id) or self.used_keys.has(key_id)
+
+    def former_keys(self, party: bytes) -> tuple[FormerKey, ...]:
+        """The last keys that the party had before its present one, oldest first."""
+        return (self.keys.get(party) or KeysRow()).former
+
+    def replace_key(
+        self, ctx: Ctx, party: bytes, row: Party, *, suite: int, public_key: bytes, hpke_key: bytes
+    ) -> None:
+        """Give the party with this ``row`` another key: whoever calls has seen to it that it may have it."""
+        self.require_suite(row.kind, suite)
+        history = self.keys.get(party) or KeysRow()
+        former = (*history.former, FormerKey(suite=row.suite, public_key=row.public_key, until_s=ctx.time_s))
+        self.keys.put(party, row=KeysRow(changes=history.changes + 1, former=former[-FORMER_KEYS:]))
+        self.used_keys.put(party_id(suite, public_key), row=UsedKeyRow(party=party))
+        self.parties.put(party, row=replace(row, suite=suite, public_key=public_key, hpke_key=hpke_key))
+        ctx.emit(KeyRotated(party=party))
 
     def member(self, organisation: bytes) -> MemberRow | None:
         """The member with this id, also one that was removed."""
@@ -308,15 +397,15 @@ def touch(ctx: Ctx, tables: MembershipTables) -> None:
 
 def enrol_staff(ctx: Ctx, tables: MembershipTables, msg: EnrolStaff) -> None:
     """Take a key onto the organisation's staff list."""
-    organisation, member = _own_member(ctx, tables)
-    certificate = _read_certificate(ctx, tables, organisation, msg.certificate)
+    organisation, member = own_member(ctx, tables)
+    certificate = read_certificate(ctx, tables, organisation, msg.certificate, names=_named_by_its_key)
     require(roles_fit(member.kind, certificate.roles), MembershipCode.ROLE_NOT_FOR_THIS_KIND)
-    party = party_id(certificate.suite, certificate.public_key)
-    require(not tables.parties.has(party), MembershipCode.PARTY_EXISTS)
+    party = certificate.party
+    require(not tables.key_taken(party), MembershipCode.PARTY_EXISTS)
     require(enrolment_proof_holds(ctx, certificate, msg), MembershipCode.ENROLMENT_PROOF_INVALID)
-    tables.parties.put(
+    tables.put_party(
         party,
-        row=Party(
+        Party(
             kind=PartyKind.STAFF,
             suite=certificate.suite,
             public_key=certificate.public_key,
@@ -334,28 +423,24 @@ def enrol_staff(ctx: Ctx, tables: MembershipTables, msg: EnrolStaff) -> None:
 
 def renew_staff(ctx: Ctx, tables: MembershipTables, msg: RenewStaff) -> None:
     """Replace the certificate of an enrolled key."""
-    organisation, member = _own_member(ctx, tables)
-    certificate = _read_certificate(ctx, tables, organisation, msg.certificate)
+    organisation, member = own_member(ctx, tables)
+
+    def names_present_key(certificate: StaffCertificate) -> bool:
+        row = tables.parties.get(certificate.party)
+        if row is None:
+            return _named_by_its_key(certificate)
+        return (row.suite, row.public_key) == (certificate.suite, certificate.public_key)
+
+    certificate = read_certificate(ctx, tables, organisation, msg.certificate, names=names_present_key)
     require(roles_fit(member.kind, certificate.roles), MembershipCode.ROLE_NOT_FOR_THIS_KIND)
-    party = party_id(certificate.suite, certificate.public_key)
-    row = _staff_party(tables, organisation, party)
-    tables.parties.put(
-        party,
-        row=replace(
-            row,
-            roles=certificate.roles,
-            valid_from_s=certificate.not_before_s,
-            valid_until_s=certificate.until_s,
-            last_used_day=ctx.day,
-        ),
-    )
-    ctx.emit(StaffRenewed(organisation=organisation, party=party, roles=certificate.roles))
+    certify(ctx, tables, organisation, certificate)
+    ctx.emit(StaffRenewed(organisation=organisation, party=certificate.party, roles=certificate.roles))
 
 
 def dismiss_staff(ctx: Ctx, tables: MembershipTables, msg: DismissStaff) -> None:
     """Revoke a key of the organisation's staff, from this transaction on."""
-    organisation, _ = _own_member(ctx, tables)
-    row = _staff_party(tables, organisation, msg.party)
+    organisation, _ = own_member(ctx, tables)
+    row = staff_party(tables, organisation, msg.party)
     tables.parties.put(msg.party, row=replace(row, revoked_s=ctx.time_s))
     line = present(tables.staff.get(organisation, msg.party), MembershipCode.STAFF_UNKNOWN)
     tables.staff.put(organisation, msg.party, row=replace(line, left_s=ctx.time_s))
@@ -364,18 +449,33 @@ def dismiss_staff(ctx: Ctx, tables: MembershipTables, msg: DismissStaff) -> None
 
 def set_lapse(ctx: Ctx, tables: MembershipTables, msg: SetLapse) -> None:
     """Change the organisation's lapse period."""
-    organisation, member = _own_member(ctx, tables)
+    organisation, member = own_member(ctx, tables)
     require(LAPSE_MIN_DAYS <= msg.days <= LAPSE_MAX_DAYS, MembershipCode.LAPSE_OUT_OF_RANGE)
     tables.members.put(organisation, row=replace(member, lapse_days=msg.days))
 
 
 def replace_authority(ctx: Ctx, tables: MembershipTables, msg: ReplaceAuthority) -> None:
     """Put another authority in the old one's place. Its own key must say so: staff are what the authority makes."""
-    organisation, _ = _own_member(ctx, tables)
-    _require_authority(msg.certificate, organisation, ctx.time_s)
+    organisation, _ = own_member(ctx, tables)
+    _require_authority(tables, msg.certificate, organisation, ctx.time_s)
     require(ctx.sender == organisation, MembershipCode.SENDER_NOT_MEMBER_KEY)
     tables.authorities.put(organisation, row=AuthorityRow(certificate=msg.certificate))
     ctx.emit(MemberAuthorityReplaced(member=organisation))
+
+
+def certify(ctx: Ctx, tables: MembershipTables, organisation: bytes, certificate: StaffCertificate) -> None:
+    """Take over from a certificate what an enrolled member of staff may do, and until when."""
+    row = staff_party(tables, organisation, certificate.party)
+    tables.parties.put(
+        certificate.party,
+        row=replace(
+            row,
+            roles=certificate.roles,
+            valid_from_s=certificate.not_before_s,
+            valid_until_s=certificate.until_s,
+            last_used_day=ctx.day,
+        ),
+    )
 
 
 def _live_member(tables: MembershipTables, organisation: bytes) -> MemberRow:
@@ -384,39 +484,56 @@ def _live_member(tables: MembershipTables, organisation: bytes) -> MemberRow:
     return member
 
 
-def _own_member(ctx: Ctx, tables: MembershipTables) -> tuple[bytes, MemberRow]:
+def own_member(ctx: Ctx, tables: MembershipTables) -> tuple[bytes, MemberRow]:
+    """The sender's organisation, which must be a member now."""
     organisation = ctx.party.organisation
     member = present(tables.members.get(organisation), MembershipCode.SENDER_NOT_OF_ORGANISATION)
     require(not member.removed_s, MembershipCode.SENDER_NOT_OF_ORGANISATION)
     return organisation, member
 
 
-def _read_certificate(ctx: Ctx, tables: MembershipTables, organisation: bytes, der: bytes) -> StaffCertificate:
+def read_certificate(
+    ctx: Ctx,
+    tables: MembershipTables,
+    organisation: bytes,
+    der: bytes,
+    *,
+    names: Callable[[StaffCertificate], bool],
+) -> StaffCertificate:
+    """A certificate of the organisation's present authority that is valid now.
+
+    ``names`` says whether the party it names goes with the key in it: by the key's hash for a first certificate.
+    """
     authority = present(tables.authorities.get(organisation), MembershipCode.CERTIFICATE_INVALID)
     try:
         certificate = read_staff(der, authority.certificate)
     except BadCertificate:
         raise Rejected(MembershipCode.CERTIFICATE_INVALID) from None
-    named = certificate.party == party_id(certificate.suite, certificate.public_key)
-    require(named and certificate.organisation == organisation, MembershipCode.CERTIFICATE_INVALID)
+    require(names(certificate) and certificate.organisation == organisation, MembershipCode.CERTIFICATE_INVALID)
     require(ctx.time_s >= certificate.not_before_s, MembershipCode.CERTIFICATE_NOT_YET_VALID)
     require(ctx.time_s < certificate.until_s, MembershipCode.CERTIFICATE_EXPIRED)
-    _require_authority(authority.certificate, organisation, ctx.time_s)
+    _require_authority(tables, authority.certificate, organisation, ctx.time_s)
     return certificate
 
 
-def _require_authority(der: bytes, organisation: bytes, time_s: int) -> None:
-    """Refuse an authority that is not the organisation's own, or not valid now."""
+def _named_by_its_key(certificate: StaffCertificate) -> bool:
+    return certificate.party == party_id(certificate.suite, certificate.public_key)
+
+
+def _require_authority(tables: MembershipTables, der: bytes, organisation: bytes, time_s: int) -> None:
+    """Refuse an authority that is not the organisation's own, of another suite, or not valid now."""
     try:
         authority = read_authority(der)
     except BadCertificate:
         raise Rejected(MembershipCode.AUTHORITY_INVALID) from None
     require(authority.organisation == organisation, MembershipCode.AUTHORITY_INVALID)
+    tables.require_suite(PartyKind.MEMBER, authority.suite)
     require(time_s >= authority.not_before_s, MembershipCode.AUTHORITY_NOT_YET_VALID)
     require(time_s < authority.until_s, MembershipCode.AUTHORITY_EXPIRED)
 
 
-def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) -> Party:
+def staff_party(tables: MembershipTables, organisation: bytes, party: bytes) -> Party:
+    """One of the organisation's staff who has not left."""
     row = present(tables.parties.get(party), MembershipCode.STAFF_UNKNOWN)
     require(row.kind is PartyKind.STAFF and row.organisation == organisation, MembershipCode.STAFF_UNKNOWN)
     require(not row.revoked_s, MembershipCode.STAFF_LEFT)
@@ -425,10 +542,11 @@ def _staff_party(tables: MembershipTables, organisation: bytes, party: bytes) ->
 
 def _require_admissible(tables: MembershipTables, new: NewMember, time_s: int) -> bytes:
     require(PUBLIC_KEY_SIZE.get(new.suite) == len(new.public_key), MembershipCode.MEMBER_KEY_INVALID)
+    tables.require_suite(PartyKind.MEMBER, new.suite)
     organisation = party_id(new.suite, new.public_key)
-    require(not tables.parties.has(organisation), MembershipCode.MEMBER_EXISTS)
+    require(not tables.key_taken(organisation), MembershipCode.MEMBER_EXISTS)
     require(sum(1 for _ in tables.live_members()) < MEMBERS, MembershipCode.TOO_MANY_MEMBERS)
-    _require_authority(new.authority, organisation, time_s)
+    _require_authority(tables, new.authority, organisation, time_s)
     return organisation
 
 
@@ -480,6 +598,19 @@ def check_state(tables: MembershipTables) -> list[str]:
             broken.append(f"staff {party.hex()} is not a party of its organisation")
         elif bool(row.revoked_s) != bool(line.left_s):
             broken.append(f"staff {party.hex()} left, but its key does not say so")
+    return [*broken, *_broken_keys(tables)]
+
+
+def _broken_keys(tables: MembershipTables) -> list[str]:
+    """A party's key is the one its id was made from, or one that it is noted to have changed to."""
+    broken: list[str] = []
+    for (party,), row in tables.parties.scan():
+        key_id = party_id(row.suite, row.public_key)
+        used, changed = tables.used_keys.get(key_id), tables.keys.get(party)
+        if key_id == party and changed is not None:
+            broken.append(f"party {party.hex()} has its first key again")
+        if key_id != party and (used is None or used.party != party or changed is None):
+            broken.append(f"party {party.hex()} has a key that it never changed to")
     return broken
 
 
@@ -487,9 +618,14 @@ def check_state(tables: MembershipTables) -> list[str]:
 
 
 def genesis(
-    tables: MembershipTables, members: tuple[NewMember, ...], producers: tuple[bytes, ...], time_s: int
+    tables: MembershipTables,
+    members: tuple[NewMember, ...],
+    producers: tuple[bytes, ...],
+    time_s: int,
+    institution: Institution,
 ) -> None:
-    """The founding members, and which of them produce the blocks."""
+    """The institutional suite, the founding members, and which of them produce the blocks."""
+    tables.suite.put(0, row=SuiteRow(institution))
     for new in members:
         _add_member(tables, new, time_s, producers)
 

@@ -167,6 +167,9 @@ class Membership(Protocol):
     def put_party(self, party: bytes, row: Party) -> None:
         """Add or replace a party."""
 
+    def key_taken(self, key_id: bytes) -> bool:
+        """Whether a key is, or once was, some party's."""
+
     def is_registrar(self, organisation: bytes) -> bool:
         """Whether the organisation may bind existing ids now."""
 
@@ -196,23 +199,26 @@ def proof_holds(ctx: Ctx, organisation: bytes, msg: Bind) -> bool:
 
 
 def bind(ctx: Ctx, tables: RelationshipsTables, membership: Membership, msg: Bind) -> None:
-    """Create a relationship, or open the same one again after the patient had left (REC-6)."""
+    """Create a relationship, or open the same one again after the patient had left (REC-6).
+
+    A pseudonym keeps its id when its key is changed or recovered, and then only the present key opens it again.
+    """
     organisation = ctx.party.organisation
     require(membership.is_registrar(organisation), RelationshipsCode.NOT_A_REGISTRAR)
     require(proof_holds(ctx, organisation, msg), RelationshipsCode.PROOF_INVALID)
-    pseudonym = party_id(msg.suite, msg.public_key)
     binding = tables.bindings.get(organisation, msg.id_hash)
+    pseudonym = party_id(msg.suite, msg.public_key) if binding is None else binding.pseudonym
     used = tables.proofs_used(pseudonym)
     opened = RelationRow(id_hash=msg.id_hash, proofs_used=used + 1)
     if binding is not None:
-        same_patient = binding.pseudonym == pseudonym and not tables.is_open(pseudonym)
-        require(same_patient, RelationshipsCode.ID_ALREADY_BOUND)
+        known = present(membership.party(pseudonym), RelationshipsCode.RELATION_UNKNOWN)
+        same_patient = (known.suite, known.public_key) == (msg.suite, msg.public_key)
+        require(same_patient and not tables.is_open(pseudonym), RelationshipsCode.ID_ALREADY_BOUND)
         require(msg.number == used, RelationshipsCode.PROOF_USED)
         tables.relations.put(pseudonym, row=opened)
-        known = present(membership.party(pseudonym), RelationshipsCode.RELATION_UNKNOWN)
         membership.put_party(pseudonym, replace(known, hpke_key=msg.hpke_key))
     else:
-        require(membership.party(pseudonym) is None, RelationshipsCode.PSEUDONYM_EXISTS)
+        require(not membership.key_taken(pseudonym), RelationshipsCode.PSEUDONYM_EXISTS)
         require(msg.number == used, RelationshipsCode.PROOF_USED)
         tables.bindings.put(organisation, msg.id_hash, row=BindingRow(pseudonym=pseudonym, bound_s=ctx.time_s))
         tables.relations.put(pseudonym, row=opened)

@@ -17,6 +17,9 @@ class Rights(Struct, frozen=True, kw_only=True):
     """The organisation kinds whose staff may hold the role; empty for roles that are not staff."""
 
 
+_GUARDIAN: Final = ("recovery.approve", "recovery.finish", "recovery.start", "recovery.withdraw")
+"""Anybody may be named a guardian; the patient's policy says who was."""
+_GUARDIAN_QUERIES: Final = ("recovery.pending", "recovery.policy")
 _OWN_RECORD: Final = (
     "access.request",
     "access.revoke_ticket",
@@ -27,6 +30,11 @@ _OWN_RECORD: Final = (
     "consent.narrow",
     "consent.revoke",
     "consent.set_rule",
+    "keyring.accuse",
+    "records.erase",
+    *_GUARDIAN,
+    "membership.rotate_key",
+    "recovery.veto",
 )
 _OWN_QUERIES: Final = (
     "access.log",
@@ -38,12 +46,15 @@ _OWN_QUERIES: Final = (
     "consent.representatives",
     "consent.rules",
     "consent.who_can_see",
+    "keyring.key",
     "membership.member",
     "membership.members",
     "membership.party",
     "records.anchor",
+    "records.erasure",
     "records.history",
     "records.timeline",
+    *_GUARDIAN_QUERIES,
 )
 _REQUESTER: Final = (
     "access.request",
@@ -51,6 +62,8 @@ _REQUESTER: Final = (
     "consent.ask",
     "consent.renounce",
     "consent.withdraw",
+    "keyring.accuse",
+    *_GUARDIAN,
 )
 _CLINICIAN_MESSAGES: Final = (
     *_REQUESTER,
@@ -64,17 +77,21 @@ _STAFF_QUERIES: Final = (
     "access.may_read",
     "access.ticket",
     "consent.granted_to",
+    "keyring.key",
     "membership.member",
     "membership.members",
     "membership.party",
     "records.anchor",
     "records.history",
     "records.timeline",
+    *_GUARDIAN_QUERIES,
 )
 _CONSORTIUM_QUERIES: Final = (
     "governance.agreements",
     "governance.proposals",
     "governance.versions",
+    "keyring.ceremony",
+    "keyring.misdeeds",
     "sanctions.list",
     "validators.list",
 )
@@ -89,6 +106,7 @@ ROLES: Final[dict[Role, Rights]] = {
             "consent.appoint",
             "consent.dismiss",
             "records.anchor",
+            "recovery.set_policy",
             "relationships.leave",
             "relationships.put_summary",
         ),
@@ -108,8 +126,8 @@ ROLES: Final[dict[Role, Rights]] = {
         kinds=(_INSURER,),
     ),
     Role.REGULATOR: Rights(
-        messages=("access.request", "access.revoke_ticket"),
-        queries=(*_STAFF_QUERIES, *_CONSORTIUM_QUERIES, "access.log", "access.log_head"),
+        messages=("access.request", "access.revoke_ticket", "keyring.accuse", *_GUARDIAN),
+        queries=(*_STAFF_QUERIES, *_CONSORTIUM_QUERIES, "access.log", "access.log_head", "records.erasure"),
         kinds=(_GOVERNMENT,),
     ),
     Role.RESEARCHER: Rights(
@@ -124,16 +142,28 @@ ROLES: Final[dict[Role, Rights]] = {
     ),
     Role.ORGANISATION_ADMIN: Rights(
         messages=(
+            *_GUARDIAN,
             "access.report",
+            "access.report_shares",
             "consent.renounce",
             "governance.accept_agreement",
             "governance.end_agreement",
             "governance.offer_agreement",
+            "keyring.check",
+            "keyring.close_round",
+            "keyring.deal",
+            "keyring.expose",
+            "keyring.extract",
+            "keyring.join",
+            "keyring.judge",
             "membership.dismiss_staff",
             "membership.enrol_staff",
             "membership.renew_staff",
             "membership.replace_authority",
+            "membership.rotate_key",
+            "membership.rotate_staff",
             "membership.set_lapse",
+            "records.confirm_erasure",
             "relationships.bind",
             "validators.announce_key",
             "validators.register_node",
@@ -145,6 +175,7 @@ ROLES: Final[dict[Role, Rights]] = {
             "access.log",
             "access.log_head",
             "membership.staff",
+            "records.erasure",
             "relationships.patients",
             "relationships.relation",
             "validators.nodes",
@@ -152,13 +183,14 @@ ROLES: Final[dict[Role, Rights]] = {
         kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
     ),
     Role.CONSORTIUM_ADMIN: Rights(
-        messages=("governance.propose", "governance.vote", "governance.withdraw_proposal"),
-        queries=(*_CONSORTIUM_QUERIES, "membership.member", "membership.members"),
+        messages=("governance.propose", "governance.vote", "governance.withdraw_proposal", *_GUARDIAN),
+        queries=(*_CONSORTIUM_QUERIES, *_GUARDIAN_QUERIES, "keyring.key", "membership.member", "membership.members"),
         kinds=(_HOSPITAL, _INSURER, _GOVERNMENT),
     ),
     Role.REGISTRAR: Rights(
-        messages=("relationships.bind",),
+        messages=("relationships.bind", *_GUARDIAN),
         queries=(
+            *_GUARDIAN_QUERIES,
             "membership.member",
             "membership.members",
             "membership.party",

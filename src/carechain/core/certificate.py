@@ -1,5 +1,6 @@
-"""X.509 certificates of organisations and their staff, read strictly (ID-1, ID-9; RFC 5280, RFC 8410, RFC 5480).
+"""X.509 certificates of organisations and their staff, read strictly (ID-1, ID-9; RFC 5280).
 
+Keys and signatures are of the ledger's suites: Ed25519 (RFC 8410), P-256 (RFC 5480), SM2 with SM3 (GM/T 0006, 0015).
 Every node judges the same certificate, so this reader is part of the protocol: it is our own, accepts one
 profile in one encoding (DER) and refuses everything else, so that two versions of a general library can never
 part two nodes. There is no clock here: validity is returned in seconds and judged by the caller.
@@ -19,7 +20,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
 
+from carechain.core import sm2
 from carechain.core.crypto import P256_ORDER, BadSignature, Suite, verify
+from carechain.core.der import (
+    BIT_STRING,
+    BOOLEAN,
+    GENERALIZED_TIME,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    SET,
+    TRUE,
+    UTC_TIME,
+    UTF8_STRING,
+    BadDer,
+    Reader,
+    oid_content,
+    positive,
+)
 from carechain.core.ids import PartyId
 from carechain.core.limits import CERTIFICATE_SIZE_BYTES, ID_SIZE, STAFF_ROLES
 from carechain.core.units import DAY_S
@@ -28,21 +47,10 @@ from carechain.core.vocabulary import ALL_ROLES, subset
 ROLES_OID: Final = "2.25.243423551255766523214276952838184484887"
 """The roles extension: an arc made from a random UUID (ITU-T X.667), so no registration authority is needed."""
 
-_SEQUENCE: Final = 0x30
-_SET: Final = 0x31
-_BOOLEAN: Final = 0x01
-_INTEGER: Final = 0x02
-_BIT_STRING: Final = 0x03
-_OCTET_STRING: Final = 0x04
-_OID: Final = 0x06
-_UTF8_STRING: Final = 0x0C
-_UTC_TIME: Final = 0x17
-_GENERALIZED_TIME: Final = 0x18
 _VERSION_FIELD: Final = 0xA0
 _EXTENSIONS_FIELD: Final = 0xA3
 
 _VERSION_3: Final = bytes.fromhex("020102")
-_TRUE: Final = b"\xff"
 _OID_COMMON_NAME: Final = bytes.fromhex("550403")
 _OID_ORGANISATION: Final = bytes.fromhex("55040a")
 _OID_BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")
@@ -55,21 +63,24 @@ _NOT_A_CA: Final = bytes.fromhex("3000")
 _KEY_CERT_SIGN: Final = (bytes.fromhex("03020204"), bytes.fromhex("03020106"))
 _DIGITAL_SIGNATURE: Final = (bytes.fromhex("03020780"),)
 
-_ALGORITHM: Final = {
+ALGORITHM: Final = {
     Suite.ED25519: bytes.fromhex("300506032b6570"),
     Suite.P256: bytes.fromhex("300a06082a8648ce3d040302"),
+    Suite.SM2: bytes.fromhex("300a06082a811ccf55018375"),
 }
-_ED25519_KEY_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
-_P256_KEY_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
-_ED25519_KEY_SIZE: Final = 32
-_P256_POINT_SIZE: Final = 64
+"""What a certificate says of the signature on it: the whole AlgorithmIdentifier."""
+KEY_PREFIX: Final = {
+    Suite.ED25519: bytes.fromhex("302a300506032b6570032100"),
+    Suite.P256: bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    Suite.SM2: bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420004"),
+}
+"""What stands before a key's 32 bytes, or before the two coordinates of a point."""
+UNCOMPRESSED: Final = b"\x04"
+_KEY_BYTES: Final = {Suite.ED25519: 32, Suite.P256: 64, Suite.SM2: 64}
 
 _SERIAL_BYTES: Final = 20
 _KEY_ID_BYTES: Final = 32
 _ROLES_BYTES: Final = 2
-_SHORT_LENGTH: Final = 0x80
-_ONE_BYTE_LENGTH: Final = 0x81
-_TWO_BYTE_LENGTH: Final = 0x82
 _UTC_PIVOT: Final = 50
 _GENERALIZED_FROM_YEAR: Final = 2050
 _MONTHS: Final = 12
@@ -78,19 +89,7 @@ _UTC_DIGITS: Final = 12
 _GENERALIZED_DIGITS: Final = 14
 
 
-def _oid_bytes(dotted: str) -> bytes:
-    """The DER content of an object identifier (X.690 section 8.19)."""
-    first, second, *rest = (int(part) for part in dotted.split("."))
-    encoded = bytearray()
-    for arc in (first * 40 + second, *rest):
-        groups = [arc & 0x7F]
-        while arc := arc >> 7:
-            groups.append(arc & 0x7F | 0x80)
-        encoded += bytes(reversed(groups))
-    return bytes(encoded)
-
-
-_OID_ROLES: Final = _oid_bytes(ROLES_OID)
+_OID_ROLES: Final = oid_content(ROLES_OID)
 
 
 class CertificateFault(StrEnum):
@@ -156,6 +155,13 @@ class StaffCertificate(Struct, frozen=True, kw_only=True):
 
 def read_authority(der: bytes) -> Authority:
     """Read and verify a self-signed authority certificate; raises :class:`BadCertificate`."""
+    try:
+        return _read_authority(der)
+    except BadDer:
+        raise BadCertificate(CertificateFault.ENCODING) from None
+
+
+def _read_authority(der: bytes) -> Authority:
     parsed = _parse(der)
     (organisation,) = _name(parsed.subject, _OID_ORGANISATION)
     _check(parsed.issuer == parsed.subject, CertificateFault.ISSUER)
@@ -179,7 +185,13 @@ def read_staff(der: bytes, authority_der: bytes) -> StaffCertificate:
     the staff certificate. An issuer may renew its own certificate under the same key, so the two validity periods
     need not be nested, and staff stay until the end of their own.
     """
-    authority = read_authority(authority_der)
+    try:
+        return _read_staff(der, _read_authority(authority_der))
+    except BadDer:
+        raise BadCertificate(CertificateFault.ENCODING) from None
+
+
+def _read_staff(der: bytes, authority: Authority) -> StaffCertificate:
     parsed = _parse(der)
     (issuer,) = _name(parsed.issuer, _OID_ORGANISATION)
     organisation, party = _name(parsed.subject, _OID_ORGANISATION, _OID_COMMON_NAME)
@@ -224,33 +236,33 @@ class _Parsed(Struct, kw_only=True):
 
 def _parse(der: bytes) -> _Parsed:
     _check(0 < len(der) <= CERTIFICATE_SIZE_BYTES, CertificateFault.SIZE)
-    outer = _Reader(der)
-    certificate = _Reader(outer.take(_SEQUENCE))
+    outer = Reader(der)
+    certificate = Reader(outer.take(SEQUENCE))
     outer.finish()
-    signed = certificate.whole(_SEQUENCE)
-    algorithm = certificate.whole(_SEQUENCE)
-    signature = certificate.take(_BIT_STRING)
+    signed = certificate.whole(SEQUENCE)
+    algorithm = certificate.whole(SEQUENCE)
+    signature = certificate.take(BIT_STRING)
     certificate.finish()
     _check(signature[:1] == b"\x00", CertificateFault.ENCODING)
 
-    fields = _Reader(_Reader(signed).take(_SEQUENCE))
+    fields = Reader(Reader(signed).take(SEQUENCE))
     _check(fields.take(_VERSION_FIELD) == _VERSION_3, CertificateFault.PROFILE)
-    serial = fields.take(_INTEGER)
-    _check(fields.whole(_SEQUENCE) == algorithm, CertificateFault.PROFILE)
-    issuer = fields.whole(_SEQUENCE)
-    validity = _Reader(fields.take(_SEQUENCE))
+    serial = fields.take(INTEGER)
+    _check(fields.whole(SEQUENCE) == algorithm, CertificateFault.PROFILE)
+    issuer = fields.whole(SEQUENCE)
+    validity = Reader(fields.take(SEQUENCE))
     not_before_s, not_after_s = _time(validity), _time(validity)
     validity.finish()
     _check(not_before_s < not_after_s, CertificateFault.VALIDITY)
-    subject = fields.whole(_SEQUENCE)
-    suite, public_key = _public_key(fields.whole(_SEQUENCE))
+    subject = fields.whole(SEQUENCE)
+    suite, public_key = _public_key(fields.whole(SEQUENCE))
     extensions = _extensions(fields.take(_EXTENSIONS_FIELD))
     fields.finish()
     return _Parsed(
         signed=signed,
         algorithm=algorithm,
         signature=signature[1:],
-        serial=_positive(serial, _SERIAL_BYTES),
+        serial=positive(serial, _SERIAL_BYTES),
         issuer=issuer,
         subject=subject,
         not_before_s=not_before_s,
@@ -263,14 +275,14 @@ def _parse(der: bytes) -> _Parsed:
 
 def _name(encoded: bytes, *attributes: bytes) -> list[bytes]:
     """The ids of a distinguished name that has exactly these attributes in this order."""
-    names = _Reader(_Reader(encoded).take(_SEQUENCE))
+    names = Reader(Reader(encoded).take(SEQUENCE))
     ids: list[bytes] = []
     for attribute in attributes:
-        relative = _Reader(names.take(_SET))
-        pair = _Reader(relative.take(_SEQUENCE))
+        relative = Reader(names.take(SET))
+        pair = Reader(relative.take(SEQUENCE))
         relative.finish()
-        _check(pair.take(_OID) == attribute, CertificateFault.NAME)
-        ids.append(_hex_id(pair.take(_UTF8_STRING)))
+        _check(pair.take(OID) == attribute, CertificateFault.NAME)
+        ids.append(_hex_id(pair.take(UTF8_STRING)))
         pair.finish()
     names.finish()
     return ids
@@ -284,31 +296,37 @@ def _hex_id(text: bytes) -> bytes:
 
 
 def _public_key(encoded: bytes) -> tuple[Suite, bytes]:
-    """The suite and the key as the ledger writes it: 32 bytes, or a 33-byte compressed P-256 point."""
-    if encoded.startswith(_ED25519_KEY_PREFIX) and len(encoded) == len(_ED25519_KEY_PREFIX) + _ED25519_KEY_SIZE:
-        return Suite.ED25519, encoded[len(_ED25519_KEY_PREFIX) :]
-    if not (encoded.startswith(_P256_KEY_PREFIX) and len(encoded) == len(_P256_KEY_PREFIX) + _P256_POINT_SIZE):
+    """The suite and the key as the ledger writes it: 32 bytes, or a 33-byte compressed point."""
+    suite = next((one for one, prefix in KEY_PREFIX.items() if encoded.startswith(prefix)), None)
+    if suite is None or len(encoded) != len(KEY_PREFIX[suite]) + _KEY_BYTES[suite]:
         _refuse(CertificateFault.KEY)
+    key = encoded[len(KEY_PREFIX[suite]) :]
+    return suite, key if suite is Suite.ED25519 else _point(suite, key)
+
+
+def _point(suite: Suite, coordinates: bytes) -> bytes:
+    """The curve equation has to be checked before the point is shortened to one coordinate and a sign."""
     try:
-        # The curve equation has to be checked before the point is shortened to one coordinate and a sign.
-        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), encoded[-_P256_POINT_SIZE - 1 :])
+        if suite is Suite.SM2:
+            return sm2.compressed(coordinates)
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), UNCOMPRESSED + coordinates)
     except ValueError:
         _refuse(CertificateFault.KEY)
-    return Suite.P256, point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    return point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 
 
 def _extensions(encoded: bytes) -> dict[bytes, _Extension]:
-    outer = _Reader(encoded)
-    listed = _Reader(outer.take(_SEQUENCE))
+    outer = Reader(encoded)
+    listed = Reader(outer.take(SEQUENCE))
     outer.finish()
     found: dict[bytes, _Extension] = {}
     while listed.more():
-        one = _Reader(listed.take(_SEQUENCE))
-        oid = one.take(_OID)
-        critical = one.peek() == _BOOLEAN
+        one = Reader(listed.take(SEQUENCE))
+        oid = one.take(OID)
+        critical = one.peek() == BOOLEAN
         if critical:
-            _check(one.take(_BOOLEAN) == _TRUE, CertificateFault.ENCODING)
-        value = one.take(_OCTET_STRING)
+            _check(one.take(BOOLEAN) == TRUE, CertificateFault.ENCODING)
+        value = one.take(OCTET_STRING)
         one.finish()
         _check(oid not in found, CertificateFault.PROFILE)
         found[oid] = _Extension(critical, value)
@@ -323,16 +341,16 @@ def _constrain(extensions: dict[bytes, _Extension], *, basic: bytes, usages: tup
     _check(usage is not None and usage.critical and usage.value in usages, CertificateFault.PROFILE)
     subject_key = extensions.pop(_OID_SUBJECT_KEY_ID, None)
     if subject_key is not None:
-        _check_key_id(subject_key, _Reader(subject_key.value), _OCTET_STRING)
+        _check_key_id(subject_key, Reader(subject_key.value), OCTET_STRING)
     authority_key = extensions.pop(_OID_AUTHORITY_KEY_ID, None)
     if authority_key is not None:
-        outer = _Reader(authority_key.value)
-        inner = _Reader(outer.take(_SEQUENCE))
+        outer = Reader(authority_key.value)
+        inner = Reader(outer.take(SEQUENCE))
         outer.finish()
         _check_key_id(authority_key, inner, 0x80)
 
 
-def _check_key_id(extension: _Extension, reader: "_Reader", tag: int) -> None:
+def _check_key_id(extension: _Extension, reader: Reader, tag: int) -> None:
     """A key identifier is short and never critical; nothing is looked up by it."""
     _check(0 < len(reader.take(tag)) <= _KEY_ID_BYTES and not extension.critical, CertificateFault.PROFILE)
     reader.finish()
@@ -343,8 +361,8 @@ def _roles(extensions: dict[bytes, _Extension]) -> int:
     extension = extensions.pop(_OID_ROLES, None)
     if extension is None or extension.critical:
         _refuse(CertificateFault.ROLES)
-    reader = _Reader(extension.value)
-    content = reader.take(_OCTET_STRING)
+    reader = Reader(extension.value)
+    content = reader.take(OCTET_STRING)
     reader.finish()
     roles = int.from_bytes(content, "big")
     known = len(content) == _ROLES_BYTES and roles > 0 and subset(roles, ALL_ROLES)
@@ -353,41 +371,35 @@ def _roles(extensions: dict[bytes, _Extension]) -> int:
 
 
 def _verify(parsed: _Parsed, suite: Suite, public_key: bytes) -> None:
-    _check(parsed.algorithm == _ALGORITHM[suite], CertificateFault.SIGNATURE)
-    signature = parsed.signature if suite is Suite.ED25519 else _fixed_width(parsed.signature)
+    _check(parsed.algorithm == ALGORITHM[suite], CertificateFault.SIGNATURE)
+    signature = parsed.signature if suite is Suite.ED25519 else _fixed_width(suite, parsed.signature)
     try:
         verify(suite=suite, public_key=public_key, signature=signature, message=parsed.signed)
     except BadSignature:
         _refuse(CertificateFault.SIGNATURE)
 
 
-def _fixed_width(signature: bytes) -> bytes:
-    """An ECDSA signature as ``r || s`` with low s.
+def _fixed_width(suite: Suite, signature: bytes) -> bytes:
+    """A signature of two numbers as ``r || s``, on P-256 with low s.
 
-    Common CA software writes either of the two valid values of s. A certificate is known by its content, never by
-    its signature bytes, so both are taken here, unlike in a transaction.
+    Common CA software writes either of the two values of s that are valid on P-256. A certificate is known by its
+    content, never by its signature bytes, so both are taken here, unlike in a transaction.
     """
-    outer = _Reader(signature)
-    pair = _Reader(outer.take(_SEQUENCE))
+    outer = Reader(signature)
+    pair = Reader(outer.take(SEQUENCE))
     outer.finish()
-    r, s = _positive(pair.take(_INTEGER), 33), _positive(pair.take(_INTEGER), 33)
+    r, s = positive(pair.take(INTEGER), 33), positive(pair.take(INTEGER), 33)
     pair.finish()
-    _check(r < P256_ORDER and s < P256_ORDER, CertificateFault.SIGNATURE)
-    return r.to_bytes(32, "big") + min(s, P256_ORDER - s).to_bytes(32, "big")
+    order = sm2.ORDER if suite is Suite.SM2 else P256_ORDER
+    _check(r < order and s < order, CertificateFault.SIGNATURE)
+    low = s if suite is Suite.SM2 else min(s, P256_ORDER - s)
+    return r.to_bytes(32, "big") + low.to_bytes(32, "big")
 
 
-def _positive(content: bytes, limit_bytes: int) -> int:
-    """A positive INTEGER in its shortest form (X.690 section 8.3)."""
-    shortest = 0 < len(content) <= limit_bytes and not (content[0] == 0 and len(content) > 1 and content[1] < 0x80)  # noqa: PLR2004 - the sign bit
-    value = int.from_bytes(content, "big", signed=True)
-    _check(shortest and value > 0, CertificateFault.ENCODING)
-    return value
-
-
-def _time(reader: "_Reader") -> int:
+def _time(reader: Reader) -> int:
     """Unix seconds of a validity date: UTCTime until 2049, GeneralizedTime from 2050 (RFC 5280 section 4.1.2.5)."""
-    short = reader.peek() == _UTC_TIME
-    text = reader.take(_UTC_TIME if short else _GENERALIZED_TIME)
+    short = reader.peek() == UTC_TIME
+    text = reader.take(UTC_TIME if short else GENERALIZED_TIME)
     digits = _UTC_DIGITS if short else _GENERALIZED_DIGITS
     well_formed = len(text) == digits + 1 and text.endswith(b"Z") and all(0x30 <= one <= 0x39 for one in text[:-1])  # noqa: PLR2004 - '0' and '9'
     _check(well_formed, CertificateFault.VALIDITY)
@@ -418,53 +430,6 @@ def _days_since_1970(year: int, month: int, day: int) -> int:
     before = year - 1
     days = before * 365 + before // 4 - before // 100 + before // 400 - 719_162
     return days + sum(_days_of(year, earlier) for earlier in range(1, month)) + day - 1
-
-
-# --- strict DER -----------------------------------------------------------------------------------------
-class _Reader:
-    """Reads DER values one after another: definite lengths in their shortest form, nothing left over (X.690)."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def more(self) -> bool:
-        return self._at < len(self._data)
-
-    def peek(self) -> int:
-        """The tag of the next value, or -1 at the end."""
-        return self._data[self._at] if self.more() else -1
-
-    def take(self, tag: int) -> bytes:
-        """The content of the next value, which must have ``tag``."""
-        start, end = self._span(tag)
-        self._at = end
-        return self._data[start:end]
-
-    def whole(self, tag: int) -> bytes:
-        """The next value with its tag and length."""
-        begin = self._at
-        _, end = self._span(tag)
-        self._at = end
-        return self._data[begin:end]
-
-    def finish(self) -> None:
-        """Refuse bytes after the last value."""
-        _check(not self.more(), CertificateFault.ENCODING)
-
-    def _span(self, tag: int) -> tuple[int, int]:
-        data, at = self._data, self._at
-        _check(at + 2 <= len(data) and data[at] == tag, CertificateFault.ENCODING)
-        first = data[at + 1]
-        extra = {_ONE_BYTE_LENGTH: 1, _TWO_BYTE_LENGTH: 2}.get(first, 0)
-        _check(first < _SHORT_LENGTH or extra > 0, CertificateFault.ENCODING)
-        start = at + 2 + extra
-        size = int.from_bytes(data[at + 2 : start], "big") if extra else first
-        smallest = (0, _SHORT_LENGTH, 0x100)[extra]
-        _check(size >= smallest and start + size <= len(data), CertificateFault.ENCODING)
-        return start, start + size
 
 
 def _check(condition: object, reason: CertificateFault) -> None:

@@ -1,8 +1,8 @@
 """Signatures, one verifier per suite, the same everywhere.
 
 Libraries disagree on edge-case Ed25519 keys (ZIP-215), so a second verifier anywhere would let two nodes
-judge one transaction differently. Signatures are 64 bytes in every suite; P-256 uses r || s with low s, so
-a signature cannot be turned into a second valid one.
+judge one transaction differently. Signatures are 64 bytes in every suite, and nobody but the signer can turn one into
+a second valid one: P-256 uses r || s with low s, SM2 r || s as it is (:mod:`carechain.core.sm2` says why).
 """
 
 from enum import IntEnum
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from carechain.core import sm2
 from carechain.core.limits import SIGNATURE_SIZE
 
 P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
@@ -26,9 +27,10 @@ class Suite(IntEnum):
 
     ED25519 = 1
     P256 = 2
+    SM2 = 3
 
 
-PUBLIC_KEY_SIZE: Final[dict[int, int]] = {Suite.ED25519: 32, Suite.P256: 33}
+PUBLIC_KEY_SIZE: Final[dict[int, int]] = {Suite.ED25519: 32, Suite.P256: 33, Suite.SM2: 33}
 
 
 SMALL_ORDER: Final = frozenset(
@@ -54,14 +56,16 @@ class BadSignature(Exception):  # noqa: N818 - names what is wrong with the argu
 def verify(*, suite: int, public_key: bytes, signature: bytes, message: bytes) -> None:
     """Check a signature; raises :class:`BadSignature` and returns nothing that could be ignored.
 
-    ``public_key`` is 32 bytes for Ed25519 and a 33-byte compressed point for P-256.
+    ``public_key`` is 32 bytes for Ed25519 and a 33-byte compressed point for P-256 and SM2.
     """
     if len(signature) != SIGNATURE_SIZE or len(public_key) != PUBLIC_KEY_SIZE.get(suite, -1):
         raise BadSignature
     if suite == Suite.ED25519:
         _verify_ed25519(public_key, signature, message)
-    else:
+    elif suite == Suite.P256:
         _verify_p256(public_key, signature, message)
+    elif not sm2.holds(public_key, signature, message):
+        raise BadSignature
 
 
 def _verify_ed25519(public_key: bytes, signature: bytes, message: bytes) -> None:
@@ -99,6 +103,9 @@ class SigningKey:
         if suite is Suite.ED25519:
             self._secret: bytes | ec.EllipticCurvePrivateKey = seed
             self.public_key = bytes(ed25519_zebra.ed_public_from_secret(seed))
+        elif suite is Suite.SM2:
+            self._secret = sm2.secret_of(seed)
+            self.public_key = sm2.public_key_of(self._secret)
         else:
             scalar = int.from_bytes(seed, "big") % (P256_ORDER - 1) + 1
             private = ec.derive_private_key(scalar, ec.SECP256R1())
@@ -108,6 +115,8 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """A 64-byte signature over ``message``."""
         if isinstance(self._secret, bytes):
+            if self.suite is Suite.SM2:
+                return sm2.sign(self._secret, self.public_key, message)
             return bytes(ed25519_zebra.ed_sign(self._secret, message))
         r, s = decode_dss_signature(self._secret.sign(message, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + min(s, P256_ORDER - s).to_bytes(32, "big")

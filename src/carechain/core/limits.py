@@ -12,6 +12,8 @@ from carechain.core.units import DAY_S
 ID_SIZE: Final = 32
 NONCE_SIZE: Final = 16
 SIGNATURE_SIZE: Final = 64
+SM2_POINTS_REMEMBERED: Final = 4096
+"""Public keys whose second coordinate is kept, since working it out takes a sixth as long as a verification."""
 TX_SIZE_BYTES: Final = 64 * 1024
 TX_MESSAGES: Final = 64
 ACCESS_REQUESTS_PER_TX: Final = 8
@@ -72,6 +74,24 @@ NODES_PER_ORGANISATION: Final = 16
 CONSENSUS_KEYS_PER_ORGANISATION: Final = 4096
 """In an organisation's whole life: their addresses are never forgotten, so that old evidence still names somebody."""
 
+KEYHOLDERS: Final = 32
+CEREMONY_ROUND_MIN_S: Final = 5
+CEREMONY_ROUND_MAX_S: Final = 7 * DAY_S
+CAPSULE_SIZE_BYTES: Final = 512
+"""More than a capsule has; its format says the exact size."""
+KEY_CHANGES_PER_PARTY: Final = 1024
+"""By the party itself, in its whole life: used keys are never forgotten. A recovery is not counted against it."""
+FORMER_KEYS: Final = 8
+"""Earlier keys that are kept with a party."""
+GUARDIANS_PER_PSEUDONYM: Final = 16
+RECOVERIES_PER_PSEUDONYM: Final = 64
+"""Attempts that run at the same time; every guardian may have one, and the registrar, and whoever has the cards."""
+RECOVERY_OPEN_S: Final = 30 * DAY_S
+"""How long an attempt waits for those who have to agree, and afterwards to be finished."""
+CONTESTED_WAITS: Final = 4
+"""How many waiting times a recovery takes that the key's holder has objected to."""
+RECOVERY_WAIT_MAX_S: Final = 90 * DAY_S
+
 STATE_KEY_BYTES: Final = 160
 STATE_VALUE_BYTES: Final = 64 * 1024
 
@@ -122,6 +142,50 @@ RELEASE_REQUEST_BYTES: Final = 64 * 1024
 DATABASE_BUSY_S: Final = 30
 PROOF_SIZE_BYTES: Final = 256 * 1024
 """More than the longest walk needs, with a branch of all symbols at every symbol; nothing larger is read."""
+OBJECT_CHUNK_BYTES: Final = 64 * 1024
+"""Part of the sealed object's format: the unit that is encrypted, checked and sought."""
+OBJECT_SIZE_BYTES: Final = 1 << 40
+SHARES_PER_REQUEST: Final = 500
+"""Release shares a requester may ask one keyholder for at once."""
+SHARES_REQUEST_BYTES: Final = SHARES_PER_REQUEST * (CAPSULE_SIZE_BYTES + 512)
+"""More than a request for that many shares needs, and than the answer to it."""
+SHARES_AT_ONCE: Final = 2
+"""Requests a keyholder computes shares for at once: more would only slow each other down."""
+SHARE_REQUESTS: Final = 64
+"""Requests a keyholder has in hand, those that wait for their turn or for the disk included."""
+SHARES_PER_PARTY_BURST: Final = 5_000
+SHARES_PER_PARTY_PER_S: Final = 100
+"""What one requester gets in the long run, from each keyholder: whoever stole a key cannot empty a store with it."""
+SHARES_BURST: Final = 20_000
+SHARES_PER_S: Final = 2_000
+SHARE_PARTIES: Final = 10_000
+"""Requesters whose use a keyholder remembers."""
+CAPSULES_CHECKED: Final = 50_000
+"""Capsules whose proof a keyholder has checked and need not check again."""
+VAULT_CHUNK_BYTES: Final = 512 * 1024
+"""So much of a stored object is in memory at a time for one reader or writer."""
+VAULT_WRITES_AT_ONCE: Final = 8
+VAULT_READS_AT_ONCE: Final = 64
+VAULT_STORES: Final = 16
+"""Places one organisation writes copies to."""
+TOKENS_PER_RECORD: Final = 8_192
+TOKENS_PER_SEARCH: Final = 32
+SEARCH_RECORDS: Final = 500
+"""Records in one page of an answer to a search."""
+SEARCH_SCAN_RECORDS: Final = 5_000
+"""Records with all the tokens that one search looks at, inside the ticket's scope or not."""
+SEARCH_BODY_BYTES: Final = 4 * 1024
+"""More than the most tokens need."""
+DHT_PIECE_BYTES: Final = 6 * 1024
+"""Part of the format: a datagram's request holds 8 KiB, a record around its piece included."""
+DHT_ROOT_HASHES: Final = 180
+DHT_OBJECT_BYTES: Final = 64 * 1024 * 1024
+DHT_COPIES: Final = 20
+DHT_RECORDS_PER_KEY: Final = 4
+"""Records of one key, by as many signers, that a node gives out or keeps."""
+DHT_CALLS_AT_ONCE: Final = 256
+"""Datagrams being answered; what comes beyond is dropped, as the network may drop any."""
+DHT_PIECES_AT_ONCE: Final = 8
 NODE_CACHE_BYTES: Final = 24 * 1024 * 1024
 LOWER_CACHE_BYTES: Final = 8 * 1024 * 1024
 """For lower branches and leaves: enough for what the patients of a day are looked at again and again."""
@@ -153,6 +217,12 @@ RELAY_SILENCE_S: Final = 30
 RELAY_S: Final = 300
 """How long a relayed answer may take in all, from the first byte asked to the last byte taken."""
 WALLET_RELATIONS: Final = 512
+WALLET_GENERATIONS: Final = 64
+"""How many keys of one pseudonym a wallet tries, to find the one that the ledger has."""
+RECOVERY_CARDS: Final = 16
+"""As many as one set of SLIP-39 shares may have."""
+CARD_CHARS: Final = 1024
+"""More than a card has; its format says how many words."""
 WALLET_RECOVERY_GAP: Final = 4
 """How many unused counters in a row end the search at one organisation."""
 KEY_LABEL_CHARS: Final = 80

@@ -21,6 +21,11 @@ a hundred numbers, so a bare integer in a receipt names the contract and the che
 15xx   upgrades
 16xx   validators
 17xx   backups and relay
+18xx   keyring
+19xx   recovery
+20xx   vault
+21xx   sealed objects and release shares
+22xx   keyholder
 =====  =============
 """
 

@@ -106,6 +106,7 @@ class Power(IntFlag):
     READ_LOG = 8
     READ_RECORDS = 16
     RULES = 32
+    ERASE = 64
 
 
 class Contract(IntEnum):
@@ -119,16 +120,18 @@ class Contract(IntEnum):
     GOVERNANCE = 6
     VALIDATORS = 7
     SANCTIONS = 8
+    KEYRING = 9
+    RECOVERY = 10
 
 
-FOUNDING_CONTRACTS = 8
+FOUNDING_CONTRACTS = 10
 """Contracts up to this number are in force from the genesis on; a later one begins with a vote, at version 1."""
 
 ALL_PURPOSES = (1 << len(Purpose)) - 1
 ALL_CATEGORIES = (1 << len(Category)) - 1
 ALL_ROLES = (1 << len(Role)) - 1
 ALL_ACTIONS = int(Action.READ | Action.WRITE | Action.DELEGATE | Action.SUBMIT | Action.SEND | Action.NOTIFY)
-ALL_POWERS = int(Power.GRANT | Power.REVOKE | Power.ANSWER | Power.READ_LOG | Power.READ_RECORDS | Power.RULES)
+ALL_POWERS = int(Power.GRANT | Power.REVOKE | Power.ANSWER | Power.READ_LOG | Power.READ_RECORDS | Power.RULES | Power.ERASE)
 
 
 def mask(*members: IntEnum) -> int:

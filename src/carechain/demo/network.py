@@ -20,6 +20,7 @@ from carechain.chain.queries import Answer, View, ask
 from carechain.chain.receipts import OK, code_named
 from carechain.chain.tx import build
 from carechain.chain.versions import LATEST
+from carechain.contracts.recovery import RecoveryRules
 from carechain.contracts.validators import FounderNode, FounderSeat
 from carechain.core.crypto import SigningKey
 from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
@@ -27,6 +28,7 @@ from carechain.core.message import Event, Message
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import OrganisationKind, Role
 from carechain.demo.drawn import Drawn
+from carechain.demo.keeping import Copies
 from carechain.demo.organisation import Organisation, Plan, Post
 from carechain.engine.cometbft import config
 from carechain.engine.cometbft.binary import find_cometbft
@@ -40,7 +42,11 @@ from carechain.node.service import NodeService, Submitted
 
 CHAIN_ID: Final = "carechain-demo"
 GENESIS_FILE: Final = "genesis.json"
-BATCH: Final = BatchPolicy(timeout_s=0.005)
+HEARTBEAT_S: Final = 1
+"""How often there is a block although nothing happens: waiting times are block time, and the story waits one out."""
+BATCH: Final = BatchPolicy(timeout_s=0.005, heartbeat_s=HEARTBEAT_S)
+RECOVERY: Final = RecoveryRules(min_wait_s=1, default_wait_s=1)
+"""A second where a real network has days."""
 _VALID_S: Final = TX_LIFETIME_S // 2
 _FIRST_BLOCK_S: Final = 60.0
 _LOOPBACK: Final = "127.0.0.1"
@@ -72,6 +78,7 @@ PLANS: Final = (
             Post("doctor", "Dr. Ada Novak", Role.DOCTOR),
             Post("carl", "Dr. Carl Savem", Role.DOCTOR),
             Post("john", "John Doe", Role.LAB_TECHNICIAN),
+            Post("lab", "Leila Hassan", Role.LAB_TECHNICIAN),
         ),
     ),
     Plan(
@@ -105,6 +112,9 @@ PLANS: Final = (
     ),
 )
 """Invented organisations and people."""
+
+COPIES: Final = {HARBOUR: INSTITUTE}
+"""Who has a copy of its sealed objects kept, and by whom."""
 
 
 class Signer(Protocol):
@@ -146,6 +156,10 @@ class Replica:
         """Order a transaction through this organisation's own node."""
         return await self._network.submit(raw, through=self._handle)
 
+    async def reached(self, height: int) -> None:
+        """Wait until this organisation's own node has the block at ``height``."""
+        await self._network.node_of(self._handle).reached(height)
+
 
 class Network:
     """The six organisations, and the ledger of one of them or of four together."""
@@ -182,6 +196,7 @@ class Network:
             validators=tuple(FounderSeat(members[one].id, seat.consensus_key) for one, seat in seats.items()),
             nodes=tuple(FounderNode(members[one].id, bytes.fromhex(seat.node_id)) for one, seat in seats.items()),
             versions=LATEST,
+            recovery=RECOVERY,
         )
         for one in members.values():
             (one.home / GENESIS_FILE).write_bytes(founding.write(genesis))
@@ -189,10 +204,10 @@ class Network:
         network = cls(home=home, seed=seed, genesis=genesis, members=members, places=places)
         try:
             await network.start()
-            for handle, one in members.items():
+            for one in members.values():
                 for post in one.plan.staff:
                     await network.send(one.member, one.employ(post, chain_id=network.chain_id, now_s=now_s))
-                await one.open_door(Replica(network, handle), clock=wall_s)
+            await network._open_doors()
         except BaseException:
             await network.close()
             raise
@@ -226,6 +241,31 @@ class Network:
         for started in self._nodes.values():
             async with asyncio.timeout(_FIRST_BLOCK_S):
                 await started.reached(started.height + 1)
+
+    async def _open_doors(self) -> None:
+        """Put the organisations to work. Those that have copies kept come last: they must know where."""
+        for handle in sorted(self.members, key=COPIES.__contains__):
+            one = self.members[handle]
+            kept = {self.members[COPIES[handle]].id: self.url_of(COPIES[handle])} if handle in COPIES else {}
+            keeps_for = tuple(self.members[other].id for other, keeper in COPIES.items() if keeper == handle)
+            copies = Copies(partners=kept, keeps_for=keeps_for)
+            await one.open_door(Replica(self, handle), clock=wall_s, copies=copies)
+
+    def url_of(self, handle: str) -> str:
+        """Where an organisation's doors are; raises ``LookupError`` while they are shut."""
+        listener = self.members[handle].listener
+        if listener is None:
+            raise LookupError("these doors are shut")
+        return listener.url
+
+    async def passed(self, time_s: int) -> None:
+        """Wait until the ledger's own time, that of its blocks, has come to ``time_s`` (Unix seconds)."""
+        while self._node.time_s < time_s:
+            await self.next_block()
+
+    async def next_block(self) -> None:
+        """Wait until every node has one more block."""
+        await self._everywhere(self.height + 1)
 
     async def stop_ledger(self) -> None:
         """Stop making blocks and let go of the ledgers' files; :meth:`start` goes on from there."""
@@ -372,6 +412,7 @@ def places_of(seats: dict[str, Seat]) -> dict[str, Place]:
             p2p=f"{_LOOPBACK}:{one.port}",
             peers=tuple(peer for other, peer in peers.items() if other != handle),
             same_host=True,
+            tuning=config.Tuning(heartbeat_ms=1000 * HEARTBEAT_S),
         )
         for handle, one in seats.items()
     }

@@ -1,10 +1,11 @@
-"""One organisation of the demonstration: a home folder of its own with keys, certificates, charts and a gatekeeper."""
+"""One organisation of the demonstration: a home of its own with keys, certificates, charts, a vault and doors."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -14,12 +15,16 @@ from carechain.core.crypto import SigningKey
 from carechain.core.organisation import NewMember
 from carechain.core.vocabulary import OrganisationKind, PartyKind, Role, mask
 from carechain.demo.drawn import Drawn
+from carechain.demo.keeping import Copies, Keeping, Own, keeping
 from carechain.gatekeeper.audit import Audit
-from carechain.gatekeeper.ledger import LedgerReader
+from carechain.gatekeeper.erasing import Eraser, Holdings, SealedObjects
+from carechain.gatekeeper.erasure_journal import ErasureJournal
+from carechain.gatekeeper.keyholder import Keyholder
 from carechain.gatekeeper.listen import Listener
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
 from carechain.gatekeeper.serve import app
+from carechain.node.ceremony import FollowedLedger
 from carechain.sdk.certificates import CertificateAuthority
 from carechain.sdk.identity import Identity, enrolment_of, new_identity
 from carechain.sdk.registrar import RegistrarSecret
@@ -62,7 +67,7 @@ class Person(Struct, frozen=True, kw_only=True):
 
 
 class Organisation:
-    """A member at work. Made by :meth:`found`, opened for reads by :meth:`open_door`."""
+    """A member at work. Made by :meth:`found`, put to work by :meth:`open_door`."""
 
     def __init__(
         self, *, plan: Plan, home: Path, entropy: Drawn, identity: Identity, authority: CertificateAuthority
@@ -71,14 +76,20 @@ class Organisation:
         self.home = home
         self.entropy = entropy
         self.authority = authority
+        self.identity = identity
         self.member = person_of(identity, plan.name)
         self.secret: RegistrarSecret | None = None
         self.staff: dict[str, Person] = {}
         self.charts = Charts.open(home / "charts.sqlite")
         self.audit = Audit.open(home / "audit.sqlite")
+        self.erasures = ErasureJournal.open(home / "erasures.sqlite")
+        self.eraser: Eraser | None = None
         self.gatekeeper: Gatekeeper | None = None
         self.reporter: Reporter | None = None
         self.listener: Listener | None = None
+        self._keeping: Keeping | None = None
+        self._clock: Callable[[], int] = int
+        self._open = AsyncExitStack()
 
     @classmethod
     def found(cls, plan: Plan, home: Path, *, seed: int, now_s: int) -> "Organisation":
@@ -148,8 +159,21 @@ class Organisation:
             hpke_key=identity.hpke_key().public_key,
         )
 
-    async def open_door(self, ledger: LedgerReader, *, clock: Callable[[], int]) -> None:
-        """Put the gatekeeper on a loopback socket of its own."""
+    @property
+    def keeping(self) -> Keeping:
+        """What it keeps of sealed records."""
+        if self._keeping is None:
+            raise RuntimeError("the organisation is not at work yet")
+        return self._keeping
+
+    async def open_door(
+        self, ledger: FollowedLedger, *, clock: Callable[[], int], copies: Copies | None = None
+    ) -> None:
+        """Open vault and keyholder's file, and put the doors on a loopback socket of their own."""
+        self._clock = clock
+        own = Own(home=self.home, identity=self.identity, ledger=ledger, clock=clock, entropy=self.entropy)
+        opening = keeping(own, chain_id=ledger.chain_id, copies=copies or Copies())
+        self._keeping = await self._open.enter_async_context(opening)
         self.gatekeeper = Gatekeeper(
             organisation=self.id,
             ledger=ledger,
@@ -161,15 +185,45 @@ class Organisation:
         self.reporter = Reporter(
             ledger=ledger, audit=self.audit, key=self.member.signing, member=self.id, entropy=self.entropy
         )
-        self.listener = Listener(app(self.gatekeeper, clock=clock, entropy=self.entropy))
+        vault = self._keeping.vault.service
+        self.eraser = Eraser(
+            ledger=ledger,
+            journal=self.erasures,
+            key=self.member.signing,
+            member=self.id,
+            clock=clock,
+            entropy=self.entropy,
+            holdings=Holdings(charts=self.charts, vault=SealedObjects(vault), tokens=vault.tokens),
+        )
+        await self.listen()
+
+    async def listen(self, keyholder: type[Keyholder] = Keyholder) -> None:
+        """Answer at a free port; ``keyholder`` is the software that releases the share of the key."""
+        if self.gatekeeper is None:
+            raise RuntimeError("the organisation is not at work yet")
+        doors = self.keeping.doors(self.audit, keyholder)
+        self.listener = Listener(app(self.gatekeeper, clock=self._clock, entropy=self.entropy, extensions=doors))
         await self.listener.start()
+
+    async def shut(self) -> None:
+        """Answer nobody, until :meth:`listen`."""
+        if self.listener is not None:
+            await self.listener.stop()
+            self.listener = None
+
+    def parts(self) -> tuple[Callable[[Any], Coroutine[Any, Any, None]], ...]:
+        """What runs as long as the organisation does, each until the event it is given is set."""
+        if self.reporter is None or self.eraser is None:
+            raise RuntimeError("the organisation is not at work yet")
+        return self.reporter.run, self.eraser.run, *self.keeping.parts()
 
     async def close(self) -> None:
         """Shut the door and the files."""
-        if self.listener is not None:
-            await self.listener.stop()
+        await self.shut()
+        await self._open.aclose()
         await asyncio.to_thread(self.charts.close)
         self.audit.close()
+        self.erasures.close()
 
 
 def person_of(identity: Identity, name: str) -> Person:

@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+from collections import Counter
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,11 +30,16 @@ BLOCKS: Final = "blocks.log"
 async def log(story: Story, notes: Notes) -> None:
     """What was served is reported; the patient reads the log from a node and checks it by signed headers."""
     hero = story.hero.pseudonym
-    reporter = story.a.reporter
-    reported = 0 if reporter is None else await reporter.report()
+    members = story.network.members.values()
+    reporters = [one for member in members for one in (member.reporter, member.keeping.reporter) if one is not None]
+    reported = sum(await asyncio.gather(*(one.report() for one in reporters)))
     shown, head, why = await _read(story)
     lines = list(shown.lines)
     released = [one.line for one in lines if one.line.kind is EntryKind.RELEASE]
+    shared: Counter[bytes] = Counter()
+    for one in lines:
+        if one.line.kind is EntryKind.KEY_SHARES:
+            shared[one.line.actor] += one.line.records
     tickets = {one.line.ticket for one in lines}
     audited = sum(len(one.read.records) for one in story.audited() if one.read.ticket in tickets and not one.read.code)
     notes.text = (
@@ -49,11 +56,24 @@ async def log(story: Story, notes: Notes) -> None:
         holds=bool(released) and sum(line.records for line in released) == audited,
     )
     notes.claim(
+        "So is every key share that a keyholder gave, keyholder by keyholder.",
+        holds=bool(shared) and shared == Counter({one.id: _shares_given(one, tickets) for one in members}),
+    )
+    notes.claim(
         "Refused requests stand in it too.",
         holds=any(one.line.kind is EntryKind.REQUEST and one.line.decision for one in lines),
     )
     notes.figures = {"lines": len(lines), "reports": reported, "proven_at": shown.height}
     notes.lines = [_told(story, one) for one in lines]
+
+
+def _shares_given(keyholder: Organisation, tickets: AbstractSet[bytes]) -> int:
+    """Of how many records the organisation's own audit says that it gave its share under these tickets."""
+    given, after = 0, 0
+    while page := keyholder.keeping.audit.entries(after=after):
+        given += sum(len(one.read.records) for one in page if one.read.ticket in tickets and not one.read.code)
+        after = page[-1].number
+    return given
 
 
 async def _read(story: Story) -> tuple[CompleteLog, QueryAnswer, Trust]:
@@ -130,9 +150,13 @@ def _told(story: Story, one: LogLine) -> str:
     when = datetime.fromtimestamp(line.at_s, UTC).strftime("%H:%M:%S")
     person, house = story.name_of(line.actor), story.name_of(line.organisation)
     who = house if line.actor == line.organisation else f"{person} ({house})"
+    if line.actor == story.hero.pseudonym.id:
+        who = "You"
     code = code_named(line.decision)
     if line.kind is EntryKind.RELEASE:
-        what = f"gave out {line.records} records"
+        what = f"gave out {_counted(line.records, 'record')}"
+    elif line.kind is EntryKind.KEY_SHARES:
+        what = f"gave its share of the key to {_counted(line.records, 'sealed record')}"
     elif line.kind is EntryKind.REVOCATION:
         what = "ended a ticket"
     elif line.decision:
@@ -140,3 +164,7 @@ def _told(story: Story, one: LogLine) -> str:
     else:
         what = f"asked for {line.purpose.name}: allowed"
     return f"{one.number + 1:3}  {when}  {who} {what}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -15,14 +15,26 @@ import structlog
 from msgspec import Struct
 
 from carechain.core.rejection import Rejected
-from carechain.demo import attacks, proving, reading, worked_case, writing
+from carechain.demo import (
+    attacks,
+    erasing,
+    proving,
+    reading,
+    recovering,
+    releasing,
+    sealing,
+    worked_case,
+    writing,
+)
 from carechain.demo.network import CHAIN_ID, Network
 from carechain.demo.patients import Intake, NoPatients, folder_intake, synthetic_intake
 from carechain.demo.step import Notes, Step, Summary
 from carechain.demo.story import Story
 from carechain.gatekeeper.fetch import GatekeeperUnreachable
-from carechain.sdk.client import Refused
+from carechain.sdk.failures import Refused, Unreachable
+from carechain.sdk.gathering import NotEnoughShares
 from carechain.sdk.proofs import NotProven
+from carechain.vault.base import VaultUnavailable
 
 __all__ = ["NoPatients", "Progress", "Summary", "run_demo"]
 
@@ -40,6 +52,15 @@ STEPS: Final[tuple[tuple[str, Telling], ...]] = (
     ("strangers", attacks.strangers),
     ("tamper", attacks.tamper),
     ("steve-apple", worked_case.steve),
+    ("guardians", recovering.guardians),
+    ("keyholders", sealing.keyholders),
+    ("seal", sealing.seal),
+    ("release", releasing.release),
+    ("grades", releasing.grades),
+    ("search", releasing.search),
+    ("revoke", releasing.revoke),
+    ("recover", recovering.recover),
+    ("erase", erasing.erase),
     ("log", proving.log),
     ("verify", proving.verify),
 )
@@ -146,7 +167,7 @@ async def _told(story: Story, name: str, tell: Telling) -> Step:
         await tell(story, notes)
     except Rejected as refused:
         failure = f"{refused.code.label} ({int(refused.code)}): {refused.code.reason}"
-    except (Refused, NotProven, GatekeeperUnreachable) as error:
+    except (Refused, NotProven, GatekeeperUnreachable, NotEnoughShares, Unreachable, VaultUnavailable) as error:
         failure = f"{type(error).__name__}: {error}"
     return Step(
         name=name,
@@ -213,18 +234,18 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 async def _serve(network: Network, tell: Callable[[Addresses], None]) -> None:
-    """Answer clients and requesters, and report reads, until somebody ends it."""
+    """Answer clients and requesters, report, erase and hold ceremonies, until somebody ends it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
         await network.start()
-        reporters = [one.reporter for one in network.members.values() if one.reporter is not None]
-        reporting = [asyncio.create_task(one.run(stop)) for one in reporters]
+        parts = [part for one in network.members.values() for part in one.parts()]
+        running = [asyncio.create_task(part(stop)) for part in parts]
         tell(network.addresses())
         await stop.wait()
-        await asyncio.gather(*reporting)
+        await asyncio.gather(*running)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -1,7 +1,7 @@
 """What the story's steps share: who is in it, what is known from step to step, and the errands they run."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
@@ -9,19 +9,26 @@ from carechain.chain.questions import AnchorLine, OfTicket, TimelinePage
 from carechain.charts.record import IngestResult, StoredRecord
 from carechain.contracts.access import Decided, RequestAccess
 from carechain.contracts.consent.schema import Grant, Granted
+from carechain.contracts.records import RecordsCode
 from carechain.contracts.relationships import Bind
-from carechain.core.rejection import Rejected, RejectionCode
+from carechain.core.rejection import Rejected, RejectionCode, present
 from carechain.core.scope import EVERYTHING, Scope
 from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Action, Category, Purpose, Sensitivity, mask
+from carechain.demo.doors import KEYHOLDERS, Doors
 from carechain.demo.network import HARBOUR, RIVERTOWN, Done, Network, Signer, wall_s
 from carechain.demo.organisation import Organisation, Person
 from carechain.demo.patients import ID_SYSTEM, Bundle, Intake, Patient
 from carechain.gatekeeper.anchoring import anchor_of, in_transactions
 from carechain.gatekeeper.audit import Numbered
 from carechain.gatekeeper.fetch import GatekeeperClient, Reader, newest_of
+from carechain.sdk.gathering import NotEnoughShares
 from carechain.sdk.opening import AnchoredRecord, OpenedRecord
+from carechain.sdk.sealed import SealedReader
 from carechain.sdk.wallet import Pseudonym, binding_proof
+
+if TYPE_CHECKING:
+    from carechain.demo.laboratory import Finding
 
 YEAR_S: Final = 365 * DAY_S
 HTTP_TIMEOUT_S: Final = 30.0
@@ -51,6 +58,13 @@ class Story:
         self.resources = 0
         self.shared_root: bytes = b""
         """The grant from the patient to the first doctor of the other hospital."""
+        self.findings: tuple[Finding, ...] = ()
+        """What the laboratory found; nobody has it but the story, until it is opened."""
+        self.sealed: dict[str, bytes] = {}
+        """The sealed records that the story talks about: name → record id."""
+        self.ticket: bytes = b""
+        """The doctor's running ticket for them."""
+        self.doors = Doors(network)
         self._http: httpx.AsyncClient | None = None
         self._clients: dict[bytes, GatekeeperClient] = {}
         self.names: dict[bytes, str] = {
@@ -104,7 +118,7 @@ class Story:
         return next(one.grant_id for one in outcome.events if isinstance(one, Granted)), outcome.height
 
     async def request(
-        self, who: Person, patient: Pseudonym, scope: Scope = SHARED, purpose: Purpose = Purpose.TREAT
+        self, who: Signer, patient: Pseudonym, scope: Scope = SHARED, purpose: Purpose = Purpose.TREAT
     ) -> Decided:
         """Ask the ledger for access: the decision, allowed or refused."""
         message = RequestAccess(pseudonym=patient.id, scope=scope, purpose=purpose)
@@ -114,13 +128,17 @@ class Story:
     def expected(self, who: Person, patient: Pseudonym, ticket: bytes) -> tuple[AnchoredRecord, ...]:
         """What the ledger shows the holder of a ticket, all pages of it."""
         scope = self.network.ask(who, "access.ticket", OfTicket(ticket)).rows[0].row.scope
+        return newest_of(self.lines(who, patient, ticket), scope)
+
+    def lines(self, who: Signer, patient: Pseudonym, ticket: bytes) -> list[AnchorLine]:
+        """The anchors that the ledger shows through a ticket, all pages of them."""
         page = TimelinePage(patient.id, ticket)
         lines: list[AnchorLine] = []
         while True:
             answer = self.network.ask(who, "records.timeline", page)
             lines.extend(answer.rows)
             if answer.after is None:
-                return newest_of(lines, scope)
+                return lines
             page = TimelinePage(patient.id, ticket, (answer.after[0], answer.after[1]))
 
     async def read(
@@ -146,10 +164,30 @@ class Story:
             return await client.read_all(ticket, expected, page=PAGE_RECORDS)
         return await client.read(ticket, expected)
 
+    def line(self, record: bytes) -> AnchorLine:
+        """A record's newest anchor as the ledger has it, whoever may see it."""
+        version, row = present(
+            self.network.view().contracts.records.latest(self.hero.pseudonym.id, record), RecordsCode.RECORD_UNKNOWN
+        )
+        return AnchorLine(record, version, row)
+
+    async def turned_down(self, reader: SealedReader, ticket: bytes, *records: bytes) -> dict[bytes, str] | None:
+        """Try to open sealed records: keyholder → why it gave no share, where not one did. None: somebody gave one."""
+        try:
+            await reader.read(ticket, self.hero.pseudonym.id, [self.line(one) for one in records])
+        except NotEnoughShares as nothing:
+            return None if nothing.got else {one.holder: one.why for one in nothing.failed}
+        return None
+
+    def every_keyholder(self, code: RejectionCode) -> dict[bytes, str]:
+        """What :meth:`turned_down` gives where all keyholders refuse for one reason."""
+        return {self.network[one].id: code.label for one in KEYHOLDERS}
+
     async def close(self) -> None:
-        """Let go of the connections to the gatekeeper."""
+        """Let go of the connections."""
         if self._http is not None:
             await self._http.aclose()
+        await self.doors.close()
 
     def ingest(self, patient: Pseudonym, bundle: Bundle) -> IngestResult:
         """Take a bundle into hospital A's charts."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from carechain.charts.record import StoredRecord
 from carechain.contracts.records import Anchor
 from carechain.core.codec import encode
@@ -12,26 +14,32 @@ from carechain.core.message import Message
 _ENVELOPE_BYTES: Final = 1024
 """More than envelope, chain id, sender, nonce and signature need."""
 ANCHOR_BYTES: Final = 256
-"""The encoded size of every anchor: more than the longest version, day and resource count need."""
+"""The encoded size of every anchor, sealed or not: more than the longest version, day and resource count need."""
 _BIN8_BYTES: Final = 255
 """A longer locator has a longer prefix."""
 
 
 def anchor_of(record: StoredRecord, *, entropy: Callable[[int], bytes]) -> Anchor:
-    """The ledger's commitment to one record version. Ids, a root and grades: nothing of the content.
+    """The ledger's commitment to one record version. Ids, a root and grades: nothing of the content."""
+    return padded(_bare(record), entropy=entropy)
 
-    Charts find a record by its id and need no pointer, so the locator is random bytes that bring every anchor to
-    :data:`ANCHOR_BYTES`: neither a transaction's length nor the locator tells one record from another (LED-15).
-    ``entropy(n)`` gives ``n`` random bytes.
+
+def padded(anchor: Anchor, *, entropy: Callable[[int], bytes]) -> Anchor:
+    """The anchor with a locator that brings it to :data:`ANCHOR_BYTES`, whatever it had before.
+
+    Charts find a record by its id and vaults an object by its address, so no pointer is needed and the locator is
+    random bytes: neither a transaction's length nor the locator tells one record from another (LED-15). The two hashes
+    of a sealed record take the place of padding, so that who sees the length alone does not learn which records are
+    sealed. Members see it in the anchor itself, and must: it says who is asked for the content.
+    ``entropy(n)`` gives ``n`` random bytes. Raises ``ValueError`` for an anchor of no possible size.
     """
-    bare = _anchor(record, locator=b"")
-    padding_bytes = ANCHOR_BYTES - len(encode(bare))
+    padding_bytes = ANCHOR_BYTES - len(encode(replace(anchor, locator=b"")))
     if not 0 < padding_bytes <= _BIN8_BYTES:
         raise ValueError("an anchor does not fit its one size")
-    return _anchor(record, locator=entropy(padding_bytes))
+    return replace(anchor, locator=entropy(padding_bytes))
 
 
-def _anchor(record: StoredRecord, *, locator: bytes) -> Anchor:
+def _bare(record: StoredRecord) -> Anchor:
     return Anchor(
         pseudonym=record.pseudonym,
         record=record.record_id,
@@ -41,7 +49,7 @@ def _anchor(record: StoredRecord, *, locator: bytes) -> Anchor:
         category=record.category,
         sensitivity=record.sensitivity,
         day=record.effective_day,
-        locator=locator,
+        locator=b"",
     )
 
 

@@ -17,6 +17,7 @@ from carechain.core.ids import U32, RecordId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, NONCE_SIZE
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import Scope
+from carechain.core.suite import Institution
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.release import Asked, Release, ReleaseRequest
 from carechain.gatekeeper.serve import MSGPACK
@@ -82,14 +83,19 @@ class GatekeeperClient:
         reader: Reader,
         clock: Callable[[], int],
         entropy: Callable[[int], bytes],
+        institution: Institution = Institution.INTERNATIONAL,
     ) -> None:
-        """``http`` has the gatekeeper's address as its base URL and stays the caller's to close."""
+        """``http`` has the gatekeeper's address as its base URL and stays the caller's to close.
+
+        ``institution`` is the network's suite.
+        """
         self._http = http
         self._chain_id = chain_id
         self._custodian = custodian
         self._reader = reader
         self._clock = clock
         self._entropy = entropy
+        self._institution = institution
         self._token: str | None = None
 
     async def read(self, ticket: bytes, expected: Sequence[AnchoredRecord]) -> tuple[OpenedRecord, ...]:
@@ -135,6 +141,7 @@ class GatekeeperClient:
             requester=self._reader.party,
             private_key=self._reader.hpke,
             expected=expected,
+            institution=self._institution,
         )
 
     async def _release(self, request: ReleaseRequest) -> Release:
@@ -190,13 +197,15 @@ class GatekeeperClient:
 
 
 def newest_of(lines: Iterable[AnchorLine], scope: Scope | None = None) -> tuple[AnchoredRecord, ...]:
-    """The newest version of every record in a timeline as the ledger answered it, by record id.
+    """The newest version of every record in a timeline as the ledger answered it, by record id; of erased ones none.
 
     With the ticket's ``scope``, only what the ticket covers: the custodian's own staff is shown more than that.
     """
     newest: dict[bytes, AnchorLine] = {}
     for line in lines:
         before = newest.get(line.record)
+        if line.erased is not None:
+            continue
         if before is None or line.version > before.version:
             newest[line.record] = line
     return tuple(

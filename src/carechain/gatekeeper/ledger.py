@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from carechain.chain.queries import View
 from carechain.chain.receipts import Receipt
@@ -67,21 +68,29 @@ def read_wanted(view: View, pseudonym: bytes, asked: Sequence[tuple[bytes, int]]
     return tuple(_wanted(view, pseudonym, record_id, version) for record_id, version in asked)
 
 
+def still_there(view: View, pseudonym: bytes, wanted: Sequence[Wanted]) -> tuple[Wanted, ...]:
+    """The same records, as erased where an erasure was ordered since they were read from the ledger."""
+    erased = view.contracts.records.is_erased
+    return tuple(replace(one, erased=True) if erased(pseudonym, one.record_id) else one for one in wanted)
+
+
 def in_scope(view: View, ticket: TicketRow, after: bytes | None) -> Iterator[Wanted]:
-    """The newest version of every record the ticket covers, by record id, those above ``after`` only."""
+    """The newest version of every record the ticket covers and nobody erased, by record id, above ``after`` only."""
     start = None if after is None else (ticket.pseudonym, after, RECORD_VERSIONS + 1)
     anchors = view.contracts.records.anchors.scan(ticket.pseudonym, after=start)
     newest: Wanted | None = None
     for (_, record_id, version), row in anchors:
         if newest is not None and newest.record_id != record_id:
-            yield from _covered(ticket, newest)
+            yield from _covered(view, ticket, newest)
         newest = Wanted(record_id=record_id, version=version, anchor=row, newest=row)
     if newest is not None:
-        yield from _covered(ticket, newest)
+        yield from _covered(view, ticket, newest)
 
 
-def _covered(ticket: TicketRow, wanted: Wanted) -> Iterator[Wanted]:
-    if wanted.newest is not None and covers(ticket, wanted.record_id, wanted.newest):
+def _covered(view: View, ticket: TicketRow, wanted: Wanted) -> Iterator[Wanted]:
+    if wanted.newest is None or not covers(ticket, wanted.record_id, wanted.newest):
+        return
+    if not view.contracts.records.is_erased(ticket.pseudonym, wanted.record_id):
         yield wanted
 
 
@@ -91,4 +100,5 @@ def _wanted(view: View, pseudonym: bytes, record_id: bytes, version: int) -> Wan
         return Wanted(record_id=record_id, version=version, anchor=None, newest=None)
     number = newest[0] if version == LATEST else version
     anchor = view.contracts.records.anchors.get(pseudonym, record_id, number)
-    return Wanted(record_id=record_id, version=number, anchor=anchor, newest=newest[1])
+    erased = view.contracts.records.is_erased(pseudonym, record_id)
+    return Wanted(record_id=record_id, version=number, anchor=anchor, newest=newest[1], erased=erased)

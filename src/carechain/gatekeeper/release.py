@@ -2,7 +2,7 @@
 
 The order is the promise (REC-2, KEY-2, AUD-3). Nothing is read before the ledger allowed it; nothing is sealed that
 differs from its anchor; the decision is looked at again when the reading is done, because a patient may have revoked
-meanwhile; and the audit entry is on disk before the caller has a byte.
+it or had a record erased meanwhile; and the audit entry is on disk before the caller has a byte.
 """
 
 import asyncio
@@ -19,10 +19,19 @@ from carechain.contracts.access import TicketRow
 from carechain.core.ids import U32, RecordId, TicketId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, RELEASES_AT_ONCE
 from carechain.core.rejection import Rejected
+from carechain.core.suite import Institution
 from carechain.gatekeeper.audit import Audit, Read
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
 from carechain.gatekeeper.decide import Allow, Deny, Door, Moment, Wanted, decide, record_gap
-from carechain.gatekeeper.ledger import LATEST, Decision, LedgerReader, in_scope, read_decision, read_wanted
+from carechain.gatekeeper.ledger import (
+    LATEST,
+    Decision,
+    LedgerReader,
+    in_scope,
+    read_decision,
+    read_wanted,
+    still_there,
+)
 from carechain.gatekeeper.study import seal_view
 from carechain.research.pseudonym import Study
 from carechain.sealing.package import PackageTooLarge, SealedRecord, SealedResource, build_package
@@ -147,10 +156,13 @@ class Gatekeeper:
                 page = list(read_wanted(view, ticket.pseudonym, [(one.record, one.version) for one in request.records]))
                 more = False
             self._require(decision, requester, page, door)
-            contents = await asyncio.to_thread(self._read, ticket, page, whole=request.records is not None)
+            institution = view.contracts.membership.institution()
+            whole = request.records is not None
+            contents = await asyncio.to_thread(self._read, ticket, page, institution, whole=whole)
             sealed = await asyncio.to_thread(seal, ticket, contents)
-            decision = read_decision(self.ledger.view(), request.ticket)
-            self._require(decision, requester, page[: len(contents)], door)
+            view = self.ledger.view()
+            decision = read_decision(view, request.ticket)
+            self._require(decision, requester, still_there(view, ticket.pseudonym, page[: len(contents)]), door)
         except Withheld as withheld:
             await self._note_refusal(withheld, requester, request, decision)
             raise
@@ -174,12 +186,14 @@ class Gatekeeper:
             raise Withheld(verdict.code, record_id=verdict.record_id)
         return verdict.ticket
 
-    def _read(self, ticket: TicketRow, wanted: Sequence[Wanted], *, whole: bool) -> list[RecordContent]:
+    def _read(
+        self, ticket: TicketRow, wanted: Sequence[Wanted], institution: Institution, *, whole: bool
+    ) -> list[RecordContent]:
         """The checked records, as many as fit one answer; with ``whole`` all of them or nothing."""
         contents: list[RecordContent] = []
         room = GATEKEEPER_RESPONSE_BYTES
         for one in wanted:
-            content = self._checked(ticket, one)
+            content = self._checked(ticket, one, institution)
             room -= _size(content)
             if room < 0 and not contents:
                 raise Withheld(GatekeeperCode.ANSWER_TOO_LARGE, record_id=one.record_id)
@@ -190,7 +204,7 @@ class Gatekeeper:
             contents.append(content)
         return contents
 
-    def _checked(self, ticket: TicketRow, wanted: Wanted) -> RecordContent:
+    def _checked(self, ticket: TicketRow, wanted: Wanted, institution: Institution) -> RecordContent:
         """What the charts have, if it is exactly what the ledger anchored and still as sensitive as it was."""
         if wanted.anchor is None:
             raise Withheld(GatekeeperCode.RECORD_UNKNOWN, record_id=wanted.record_id)
@@ -198,7 +212,7 @@ class Gatekeeper:
             content = self._charts.read(wanted.record_id)
             if content.record.version != wanted.version:
                 content = self._charts.read(wanted.record_id, wanted.version)
-            check(content, wanted.anchor.root)
+            check(content, wanted.anchor.root, institution)
         except Tampered:
             raise Withheld(GatekeeperCode.RECORD_ALTERED, record_id=wanted.record_id) from None
         except Rejected:

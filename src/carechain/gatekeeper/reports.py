@@ -15,7 +15,7 @@ import structlog
 from carechain.chain.queries import View
 from carechain.chain.receipts import OK
 from carechain.chain.tx import AdmissionCode, build
-from carechain.contracts.access import EntryKind, ReportRelease
+from carechain.contracts.access import EntryKind, ReportRelease, ReportShares
 from carechain.core.crypto import SigningKey
 from carechain.core.limits import NONCE_SIZE, TX_LIFETIME_S
 from carechain.core.rejection import Rejected
@@ -29,18 +29,35 @@ OUTCOME_S: Final = 10
 _log = structlog.get_logger("carechain.gatekeeper")
 
 
+_MESSAGES: Final[dict[EntryKind, type[ReportRelease | ReportShares]]] = {
+    EntryKind.RELEASE: ReportRelease,
+    EntryKind.KEY_SHARES: ReportShares,
+}
+
+
 class Reporter:
-    """Submits the custodian's reports, signed with its member key."""
+    """Submits an organisation's reports of what stands in one of its audits, signed with its member key."""
 
     def __init__(
-        self, *, ledger: LedgerReader, audit: Audit, key: SigningKey, member: bytes, entropy: Callable[[int], bytes]
+        self,
+        *,
+        ledger: LedgerReader,
+        audit: Audit,
+        key: SigningKey,
+        member: bytes,
+        entropy: Callable[[int], bytes],
+        kind: EntryKind = EntryKind.RELEASE,
     ) -> None:
-        """``member`` is the custodian's party id and ``key`` its signing key; ``entropy(n)`` gives random bytes."""
+        """``member`` is the organisation's party id and ``key`` its signing key; ``entropy(n)`` gives random bytes.
+
+        ``kind`` says what the audit is of: a gatekeeper's releases, or a keyholder's ``KEY_SHARES``.
+        """
         self._ledger = ledger
         self._audit = audit
         self._key = key
         self._member = member
         self._entropy = entropy
+        self._kind = kind
         self._turn = asyncio.Lock()
 
     async def report(self) -> int:
@@ -85,7 +102,7 @@ class Reporter:
 
     async def _resume(self, report: Report) -> int:
         view = self._ledger.view()
-        if is_in_log(view, report):
+        if self._is_in_log(view, report):
             await asyncio.to_thread(self._audit.settle_report, report, code=OK)
             return 1
         if view.time_s >= report.valid_until_s:
@@ -98,7 +115,7 @@ class Reporter:
             async with asyncio.timeout(OUTCOME_S):
                 code = (await self._ledger.submit(report.raw)).receipt.code
         except Rejected as refused:
-            if refused.code is not AdmissionCode.REPLAYED or not is_in_log(self._ledger.view(), report):
+            if refused.code is not AdmissionCode.REPLAYED or not self._is_in_log(self._ledger.view(), report):
                 raise
             code = OK
         if code != OK:
@@ -115,13 +132,19 @@ class Reporter:
             chain_id=self._ledger.chain_id,
             nonce=self._entropy(NONCE_SIZE),
             valid_until_s=until_s,
-            messages=(ReportRelease(ticket=ticket, records=records, digest=digest),),
+            messages=(_MESSAGES[self._kind](ticket=ticket, records=records, digest=digest),),
         )
         return raw, until_s
 
+    def _is_in_log(self, view: View, report: Report) -> bool:
+        return is_in_log(view, report, kind=self._kind, member=self._member)
 
-def is_in_log(view: View, report: Report) -> bool:
-    """Whether the patient's log already shows this report. Lines older than the ticket cannot, so they are not read."""
+
+def is_in_log(view: View, report: Report, *, kind: EntryKind, member: bytes) -> bool:
+    """Whether the patient's log already shows this report. Lines older than the ticket cannot, so they are not read.
+
+    Who reported it counts: keyholders that were asked the same at the same second have the same digest to report.
+    """
     access = view.contracts.access
     ticket = access.tickets.get(report.ticket)
     head = access.log_heads.get(ticket.pseudonym) if ticket is not None else None
@@ -131,6 +154,6 @@ def is_in_log(view: View, report: Report) -> bool:
         line = access.log.get(ticket.pseudonym, number)
         if line is None or line.at_s < ticket.decided_s:
             return False
-        if line.kind is EntryKind.RELEASE and line.ticket == report.ticket and line.digest == report.digest:
+        if (line.kind, line.actor, line.ticket, line.digest) == (kind, member, report.ticket, report.digest):
             return True
     return False

@@ -3,9 +3,10 @@
 ``POST /v1/session`` takes a signed opening (msgpack map, :mod:`carechain.sdk.authentication`) and answers a token.
 ``POST /v1/release`` with ``Authorization: Bearer <token>`` takes a :class:`ReleaseRequest` (msgpack map) and answers
 a :class:`Release`. A refusal is JSON: ``code``, ``label``, ``reason`` and, where one record is to blame, ``record``.
+Other doors of the same organisation add their routes as an :data:`Extension` and share the sessions.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,9 +23,13 @@ from carechain.charts.schema import ChartsUnavailable
 from carechain.core.limits import RELEASE_REQUEST_BYTES
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.gatekeeper.audit import AuditUnavailable
+from carechain.gatekeeper.bodies import bounded_body
 from carechain.gatekeeper.codes import GatekeeperCode, Withheld
+from carechain.gatekeeper.objects_door import STATUS as OBJECTS_STATUS
 from carechain.gatekeeper.release import Gatekeeper, ReleaseRequest
+from carechain.gatekeeper.shares_door import STATUS as SHARES_STATUS
 from carechain.sdk.authentication import TOKEN_SIZE, AuthCode, Service, SessionBook, decode_opening
+from carechain.sdk.shares import SharesRefused
 
 MSGPACK: Final = "application/msgpack"
 JSON: Final = "application/json"
@@ -48,9 +53,16 @@ STATUS: Final[dict[RejectionCode, int]] = {
     GatekeeperCode.BUSY: 503,
     GatekeeperCode.BODY_TOO_LARGE: 413,
     GatekeeperCode.PATH_UNKNOWN: 404,
+    **SHARES_STATUS,
+    **OBJECTS_STATUS,
 }
 """The HTTP status of each refusal: 401 not authenticated, 403 not allowed, 5xx and 429 try again later."""
 _LATER: Final = (429, 503)
+
+Authenticate = Callable[[Request], bytes]
+"""The party whose session a request belongs to; raises ``Rejected`` with an :class:`AuthCode`."""
+Extension = Callable[[Authenticate], Sequence[Route]]
+"""Routes of another door of this organisation, made with the way to know who asks."""
 
 _requests = msgspec.msgpack.Decoder(ReleaseRequest)
 _encoder = msgspec.msgpack.Encoder()
@@ -62,6 +74,7 @@ def app(
     clock: Callable[[], int],
     entropy: Callable[[int], bytes],
     on_close: Callable[[], None] | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> Starlette:
     """The ASGI application of one gatekeeper; ``clock`` and ``entropy`` are for its sessions.
 
@@ -79,12 +92,14 @@ def app(
         routes=[
             Route("/v1/session", face.session, methods=["POST"]),
             Route("/v1/release", face.release, methods=["POST"]),
+            *(route for extension in extensions for route in extension(face.requester)),
         ],
         exception_handlers={
             Rejected: _refused,
             HTTPException: _no_such_path,
             AuditUnavailable: _unavailable,
             ChartsUnavailable: _unavailable,
+            OSError: _unavailable,
         },
         lifespan=lifespan,
     )
@@ -98,11 +113,14 @@ class _Face:
         self._clock = clock
         self._entropy = entropy
         self._sessions = SessionBook(
-            chain_id=gatekeeper.ledger.chain_id, service=Service.GATEKEEPER, server=gatekeeper.organisation
+            chain_id=gatekeeper.ledger.chain_id,
+            service=Service.GATEKEEPER,
+            server=gatekeeper.organisation,
+            known=lambda party: gatekeeper.ledger.view().contracts.membership.party(party),  # noqa: PLW0108 - the latest view
         )
 
     async def session(self, request: Request) -> Response:
-        opening = decode_opening(await _body(request))
+        opening = decode_opening(await bounded_body(request, RELEASE_REQUEST_BYTES))
         view = self._gatekeeper.ledger.view()
         party = view.contracts.membership.party(opening.party)
         session = self._sessions.open(
@@ -114,30 +132,23 @@ class _Face:
         )
         return Response(_encoder.encode(session), media_type=MSGPACK)
 
+    def requester(self, request: Request) -> bytes:
+        return self._sessions.require_party(request.headers.get("authorization"), self._clock())
+
     async def release(self, request: Request) -> Response:
-        requester = self._sessions.require_party(request.headers.get("authorization"), self._clock())
+        requester = self.requester(request)
         try:
-            wanted = _requests.decode(await _body(request))
+            wanted = _requests.decode(await bounded_body(request, RELEASE_REQUEST_BYTES))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Withheld(GatekeeperCode.REQUEST_MALFORMED) from None
         answer = await self._gatekeeper.release(requester, wanted)
         return Response(_encoder.encode(answer), media_type=MSGPACK, headers={"cache-control": "no-store"})
 
 
-async def _body(request: Request) -> bytes:
-    """The body, as long as it stays within the bound: what is longer is not read to its end."""
-    parts = bytearray()
-    async for chunk in request.stream():
-        parts += chunk
-        if len(parts) > RELEASE_REQUEST_BYTES:
-            raise Withheld(GatekeeperCode.BODY_TOO_LARGE)
-    return bytes(parts)
-
-
 async def _refused(_: Request, error: Exception) -> Response:
     if not isinstance(error, Rejected):
         raise error
-    record = error.record_id if isinstance(error, Withheld) else None
+    record = error.record_id if isinstance(error, Withheld | SharesRefused) else None
     return _refusal(error.code, record)
 
 

@@ -11,12 +11,23 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from carechain.chain.asking import erasure_reader, recovery_reader
 from carechain.chain.queries import Asker, QueryCode, View, ask, log_reader, patient_side
 from carechain.chain.questions import OfPseudonym
 from carechain.chain.questions import OfRecord as AboutRecord
 from carechain.chain.receipts import FullReceipt
-from carechain.contracts import access, governance, membership, records, relationships, upgrades, validators
+from carechain.contracts import (
+    access,
+    governance,
+    membership,
+    records,
+    recovery,
+    relationships,
+    upgrades,
+    validators,
+)
 from carechain.contracts.consent import schema as consent
+from carechain.contracts.keyring import schema as keys
 from carechain.contracts.roles import may_ask
 from carechain.core.message import Event
 from carechain.core.rejection import Rejected, require
@@ -136,6 +147,11 @@ def _anchored(view: View, asker: Asker, event: records.Anchored) -> bool:
     return _keeps(view, asker, event.pseudonym) and _may_ask(asker, "records.timeline")
 
 
+def _erased(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
+    about = AboutRecord(pseudonym=event.pseudonym, record=event.record)
+    return _may_ask(asker, "records.erasure") and erasure_reader(view, asker, about)
+
+
 def _decided(view: View, asker: Asker, event: access.Decided) -> bool:
     return asker.id == event.requester or _reads_log(view, asker, event.pseudonym)
 
@@ -164,6 +180,25 @@ def _own_nodes(_view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
     return _of(asker, event.organisation) and _may_ask(asker, "validators.nodes")
 
 
+def _keyholders(_view: View, asker: Asker, _event: Any) -> bool:  # noqa: ANN401
+    return _may_ask(asker, "keyring.ceremony")
+
+
+def _rotated(view: View, asker: Asker, event: membership.KeyRotated) -> bool:
+    """A member's change is everybody's business; staff's their organisation's, a patient's that of their own side."""
+    party = view.contracts.membership.party(event.party)
+    if party is None or asker.id == event.party or party.kind is PartyKind.MEMBER:
+        return party is not None
+    if party.kind is PartyKind.STAFF:
+        return _of(asker, party.organisation) and _may_ask(asker, "membership.staff")
+    patient = event.party if party.kind is PartyKind.PSEUDONYM else party.organisation
+    return patient_side(view, asker, OfPseudonym(patient))
+
+
+def _recovery(view: View, asker: Asker, event: Any) -> bool:  # noqa: ANN401
+    return _may_ask(asker, "recovery.pending") and recovery_reader(view, asker, OfPseudonym(event.pseudonym))
+
+
 RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     membership.MemberAdmitted: _everyone,
     membership.MemberRemoved: _everyone,
@@ -171,6 +206,7 @@ RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     membership.StaffEnrolled: _staff,
     membership.StaffRenewed: _staff,
     membership.StaffDismissed: _staff,
+    membership.KeyRotated: _rotated,
     relationships.Bound: _bound,
     relationships.SummaryStored: _the_patient,
     relationships.Left: _left,
@@ -184,8 +220,11 @@ RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     consent.Appointed: _representative,
     consent.Dismissed: _representative,
     records.Anchored: _anchored,
+    records.Erased: _erased,
+    records.ErasureConfirmed: _erased,
     access.Decided: _decided,
     access.Released: _about_ticket,
+    access.SharesReleased: _about_ticket,
     access.TicketRevoked: _about_ticket,
     governance.Proposed: _votes,
     governance.Closed: _votes,
@@ -196,7 +235,20 @@ RULES: Final[dict[type[Event], Callable[[View, Asker, Any], bool]]] = {
     validators.RotationChanged: _seats,
     validators.NodeRegistered: _own_nodes,
     validators.NodeRetired: _own_nodes,
+    keys.CeremonyOpened: _keyholders,
+    keys.RoundOpened: _keyholders,
+    keys.Convicted: _keyholders,
+    keys.CeremonyDone: _everyone,
+    keys.CeremonyFailed: _keyholders,
+    keys.HolderCaught: _keyholders,
+    keys.HolderLeft: _keyholders,
     governance.AgreementMade: _agreements,
+    recovery.PolicySet: _recovery,
+    recovery.Started: _recovery,
+    recovery.Advanced: _recovery,
+    recovery.Vetoed: _recovery,
+    recovery.Ended: _recovery,
+    recovery.Recovered: _recovery,
     governance.AgreementEnded: _agreements,
 }
 

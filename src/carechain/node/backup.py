@@ -51,6 +51,8 @@ STAGING: Final = ".backup"
 LEDGER_ASIDE: Final = "ledger-set-aside-"
 """How the folder's name begins in which a copy of the ledger that was given up is kept as evidence."""
 _AUDIT: Final = "audit/"
+_VAULT: Final = "vault"
+_VAULT_BOOKS: Final = frozenset({"vault/vault.sqlite", "vault/tokens.sqlite"})
 _LOCAL: Final = frozenset({"home.lock", "running.json", STAGING})
 _SQLITE: Final = b"SQLite format 3\x00"
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
@@ -183,6 +185,9 @@ def is_left_out(name: str) -> bool:
         return True
     if path.parts[0].startswith(LEDGER_ASIDE):
         return True
+    if path.parts[0] == _VAULT:
+        # Objects can be more than any backup holds, and their other copies are their backup. The books are taken.
+        return name not in _VAULT_BOOKS
     if path.parts[0] == LEDGER_FOLDER:
         return name not in (BLOCK_LOG, BASE)
     return path.parts[0] == ENGINE_FOLDER and not name.startswith(f"{_ENGINE_CONFIG}/")
@@ -214,7 +219,7 @@ def _raise(error: OSError) -> None:
 
 def _is_entered(folder: str) -> bool:
     """Derived folders can be large and change while they are listed, so they are not even looked into."""
-    return folder in (LEDGER_FOLDER, ENGINE_FOLDER) or not is_left_out(f"{folder}/file")
+    return folder in (LEDGER_FOLDER, ENGINE_FOLDER, _VAULT) or not is_left_out(f"{folder}/file")
 
 
 def _usable(name: str) -> str:

@@ -31,6 +31,8 @@ GENESIS_FILE: Final = "genesis.json"
 VERSION_FILE: Final = "home.version"
 LOCK_FILE: Final = "home.lock"
 RUNNING_FILE: Final = "running.json"
+ERASURES_FILE: Final = "charts/erasures.sqlite"
+CHARTS_FILE: Final = "charts/charts.sqlite"
 FOLDERS: Final = ("keys", "ledger", "charts", "audit")
 _PRIVATE_FILE: Final = 0o600
 _VERSION_DIGITS: Final = 9
@@ -58,12 +60,22 @@ class Home:
     @property
     def charts(self) -> Path:
         """The database of the organisation's own records."""
-        return self.path / "charts" / "charts.sqlite"
+        return self.path / CHARTS_FILE
 
     @property
     def audit(self) -> Path:
         """The gatekeeper's audit."""
         return self.path / "audit" / "audit.sqlite"
+
+    @property
+    def share_audit(self) -> Path:
+        """The keyholder's audit."""
+        return self.path / "audit" / "shares.sqlite"
+
+    @property
+    def erasures(self) -> Path:
+        """The eraser's journal. Beside the charts, so that a backup takes both after the ledger."""
+        return self.path / ERASURES_FILE
 
     def genesis(self) -> Genesis:
         """What the network started from. Raises :class:`HomeUnusable`, ``OSError``."""

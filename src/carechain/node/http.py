@@ -31,6 +31,7 @@ from carechain.core.limits import (
     QUERY_BODY_BYTES,
     TX_SIZE_BYTES,
 )
+from carechain.core.party import Party
 from carechain.core.rejection import Rejected, RejectionCode, present
 from carechain.engine.session import CommittedBlock
 from carechain.node.audience import Sight, require_block_reader, require_live, shown, sight_of
@@ -98,7 +99,9 @@ class Api:
         relay: Relay | None = None,
     ) -> None:
         """Serve ``service``; ``token_entropy`` makes session tokens, ``relay`` reaches others' gatekeepers at a hub."""
-        self.sessions: Final = SessionBook(chain_id=service.chain_id, service=Service.NODE, server=service.server)
+        self.sessions: Final = SessionBook(
+            chain_id=service.chain_id, service=Service.NODE, server=service.server, known=self._known
+        )
         self._service = service
         self._entropy = token_entropy
         self._bodies = BodyReader()
@@ -202,6 +205,10 @@ class Api:
         tx_id = parse(raw).id
         self._service.enqueue((raw,))
         return _ACCEPTED, Accepted(tx_id=tx_id)
+
+    def _known(self, party: bytes) -> Party | None:
+        asker = self._service.asker(party)
+        return None if asker is None else asker.party
 
     def _party(self, headers: dict[bytes, bytes]) -> bytes:
         authorization = headers.get(b"authorization")

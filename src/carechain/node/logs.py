@@ -20,6 +20,7 @@ FIELDS: Final = frozenset(
         "chain_id",
         "code",
         "count",
+        "epoch",
         "event",
         "exception",
         "gatekeeper",
@@ -34,6 +35,7 @@ FIELDS: Final = frozenset(
         "reason",
         "seconds",
         "status",
+        "store",
         "signal",
         "timestamp",
         "txs",
@@ -41,7 +43,7 @@ FIELDS: Final = frozenset(
     }
 )
 """Fields that may be logged. None of them takes a party's id, a name or anything a person wrote."""
-RANDOM_IDS: Final = frozenset({"record", "ticket", "tx_id"})
+RANDOM_IDS: Final = frozenset({"ceremony", "object", "record", "ticket", "tx_id"})
 """Fields for the ledger's own ids, which an operator needs to follow an incident up: 64 hexadecimal digits."""
 WITHHELD: Final = "withheld"
 _LONGEST: Final = 300

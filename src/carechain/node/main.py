@@ -29,6 +29,7 @@ from carechain.chain.versions import UpgradeNeeded
 from carechain.charts.schema import ChartsUnavailable
 from carechain.charts.schema import StoreTooNew as ChartsTooNew
 from carechain.charts.store import Charts
+from carechain.contracts.access import EntryKind
 from carechain.core.rejection import Rejected
 from carechain.engine.blocklog import CorruptHistory, LogTooNew, WrongChain
 from carechain.engine.cometbft.application import WrongNetwork
@@ -38,14 +39,22 @@ from carechain.engine.cometbft.process import EngineKeepsEnding
 from carechain.engine.session import IllegalOrder, ResyncNeeded
 from carechain.gatekeeper import listen
 from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUnavailable
+from carechain.gatekeeper.erasing import Eraser, Holdings, SealedObjects
+from carechain.gatekeeper.erasure_journal import ErasureJournal, JournalTooNew, JournalUnavailable
+from carechain.gatekeeper.keyholder import Keyholder
+from carechain.gatekeeper.objects_door import ObjectsDoor
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
+from carechain.gatekeeper.serve import Extension
 from carechain.gatekeeper.serve import app as gatekeeper_app
+from carechain.gatekeeper.shares_door import shares_door
 from carechain.node.base_check import SnapshotRefuted
+from carechain.node.ceremony import CeremonyRunner
 from carechain.node.clock import ClockAhead
 from carechain.node.consortium import ConsortiumService, Place
 from carechain.node.home import Home, HomeUnusable, Running, open_home
 from carechain.node.http import Api
+from carechain.node.keyholder_store import KEYHOLDER_FILE, KeyholderFileUnusable, KeyholderStore
 from carechain.node.ledger import LedgerNode, NodeFailed
 from carechain.node.logs import configure_logs
 from carechain.node.ops import ops_app
@@ -62,6 +71,7 @@ from carechain.node.settings import (
     require_private,
 )
 from carechain.node.tls import CertificateWatch, certificate_files
+from carechain.node.vault import OpenVault, vault_of
 from carechain.sdk.identity import Identity
 from carechain.state.log import StoreDamaged
 from carechain.state.store import StoreLocked, StoreTooNew, StoreTooOld
@@ -100,6 +110,9 @@ ENVIRONMENT_FAILURES: Final = (
     EngineKeepsEnding,
     EngineMissing,
     HomeUnusable,
+    JournalTooNew,
+    JournalUnavailable,
+    KeyholderFileUnusable,
     LogTooNew,
     NodeFailed,
     OSError,
@@ -197,8 +210,15 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
             serving("API server", Api(service, relay=relay), settings, sockets["api"], tls=shown)
         )
         running.push_async_callback(service.finish)
+        vault = await running.enter_async_context(vault_of(settings, service, identity, certificates))
+        if vault is not None:
+            stop = asyncio.Event()
+            await running.enter_async_context(parts.running("upkeep of the vault", vault.run(stop), end=stop.set))
+        await running.enter_async_context(_erasing(settings, home, service, identity, parts, vault))
+        shares = await running.enter_async_context(_ceremonies(home, service, identity, parts))
         if settings.gatekeeper_api.enabled:
-            app = await running.enter_async_context(_gatekeeper(home, service, identity, parts))
+            holding = await running.enter_async_context(_keyholder(home, service, identity, parts, shares))
+            app = await running.enter_async_context(_gatekeeper(home, service, identity, parts, vault, holding))
             shown = tls(ask=settings.gatekeeper_api.require_client_certificate)
             door = serving("gatekeeper's server", app, settings, sockets["gatekeeper"], tls=shown)
             await running.enter_async_context(door)
@@ -241,7 +261,7 @@ async def _consortium(settings: Settings, home: Home, identity: Identity) -> Asy
     service = ConsortiumService.open(
         home.path,
         home.genesis(),
-        identity.signing_key(),
+        identity.block_key(),
         Place(
             program=program,
             p2p=address,
@@ -268,7 +288,7 @@ async def _producer(settings: Settings, home: Home, identity: Identity) -> Async
     service = NodeService.open(
         home.path,
         home.genesis(),
-        identity.signing_key(),
+        identity.block_key(),
         policy=settings.batch.policy(),
         checkpoints=settings.checkpoints.checkpoints(),
         verify_in_worker=settings.verify_in_worker,
@@ -284,13 +304,98 @@ async def _producer(settings: Settings, home: Home, identity: Identity) -> Async
 
 
 @asynccontextmanager
-async def _gatekeeper(home: Home, service: LedgerNode, identity: Identity, parts: "_Parts") -> AsyncIterator[ASGIApp]:
+async def _erasing(
+    settings: Settings,
+    home: Home,
+    service: LedgerNode,
+    identity: Identity,
+    parts: "_Parts",
+    vault: OpenVault | None,
+) -> AsyncIterator[None]:
+    """Erasures are carried out whether there is a door or not: the charts are there either way."""
+    with Charts.open(home.charts) as charts, ErasureJournal.open(home.erasures) as journal:
+        eraser = Eraser(
+            ledger=service,
+            journal=journal,
+            key=identity.signing_key(),
+            member=identity.party,
+            clock=lambda: int(time.time()),
+            entropy=secrets.token_bytes,
+            holdings=Holdings(
+                charts=None if settings.erasure.keep_charts else charts,
+                vault=None if vault is None else SealedObjects(vault.service),
+                tokens=None if vault is None else vault.service.tokens,
+            ),
+        )
+        # A store that came back from an old backup loses the erased records before anybody can ask for them.
+        await eraser.destroy(everything=True)
+        stop = asyncio.Event()
+        async with parts.running("carrying out of erasures", eraser.run(stop), end=stop.set):
+            yield
+
+
+@asynccontextmanager
+async def _ceremonies(
+    home: Home, service: LedgerNode, identity: Identity, parts: "_Parts"
+) -> AsyncIterator[KeyholderStore]:
+    """The organisation's part in ceremonies of the consortium key, and the share that it holds of it."""
+    path = home.path / "keys" / KEYHOLDER_FILE
+    store = KeyholderStore.open(path, identity=identity, entropy=secrets.token_bytes)
+    runner = CeremonyRunner(
+        ledger=service,
+        key=identity.signing_key(),
+        member=identity.party,
+        store=store,
+        entropy=secrets.token_bytes,
+    )
+    stop = asyncio.Event()
+    async with parts.running("part in ceremonies of the consortium key", runner.run(stop), end=stop.set):
+        yield store
+
+
+@asynccontextmanager
+async def _keyholder(
+    home: Home, service: LedgerNode, identity: Identity, parts: "_Parts", shares: KeyholderStore
+) -> AsyncIterator[Extension]:
+    """The door to the organisation's share of the consortium key, and its reports of what it released."""
+    with Audit.open(home.share_audit) as audit:
+        keyholder = Keyholder(
+            organisation=identity.party,
+            signing=identity.signing_key(),
+            ledger=service,
+            secrets=shares,
+            audit=audit,
+            clock=lambda: int(time.time()),
+            entropy=secrets.token_bytes,
+        )
+        reporter = Reporter(
+            ledger=service,
+            audit=audit,
+            key=identity.signing_key(),
+            member=identity.party,
+            entropy=secrets.token_bytes,
+            kind=EntryKind.KEY_SHARES,
+        )
+        closing = asyncio.Event()
+        async with parts.running("reporting of key shares", reporter.run(closing), end=closing.set):
+            yield shares_door(keyholder)
+
+
+@asynccontextmanager
+async def _gatekeeper(
+    home: Home,
+    service: LedgerNode,
+    identity: Identity,
+    parts: "_Parts",
+    vault: OpenVault | None,
+    holding: Extension,
+) -> AsyncIterator[ASGIApp]:
     """The organisation's door, and its reports to the ledger while it is open and once more when it closes."""
 
     def clock() -> int:
         return int(time.time())
 
-    with Charts.open(home.charts) as charts, Audit.open(home.audit) as audit:
+    with Charts.open(home.charts, service.genesis.suite) as charts, Audit.open(home.audit) as audit:
         door = Gatekeeper(
             organisation=identity.party,
             ledger=service,
@@ -308,7 +413,19 @@ async def _gatekeeper(home: Home, service: LedgerNode, identity: Identity, parts
         )
         closing = asyncio.Event()
         async with parts.running("reporting of releases", reporter.run(closing), end=closing.set):
-            yield gatekeeper_app(door, clock=clock, entropy=secrets.token_bytes)
+            extensions = [holding]
+            if vault is not None:
+                objects = ObjectsDoor(
+                    vault.service,
+                    ledger=service,
+                    organisation=identity.party,
+                    audit=audit,
+                    clock=clock,
+                    incoming=vault.incoming,
+                    policy=vault.policy,
+                )
+                extensions.append(objects.routes)
+            yield gatekeeper_app(door, clock=clock, entropy=secrets.token_bytes, extensions=extensions)
 
 
 # --- sockets and signals --------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from carechain.core.limits import (
     RELAYS_AT_ONCE,
     RELAYS_PER_GATEKEEPER,
     RELEASE_REQUEST_BYTES,
+    SHARES_REQUEST_BYTES,
 )
 from carechain.core.rejection import Rejected, RejectionCode, require
 from carechain.gatekeeper.codes import GatekeeperCode
@@ -47,10 +48,15 @@ from carechain.node.settings import Settings
 from carechain.node.tls import CertificateFiles
 from carechain.node.wire import RETRY_LATER, Form, refusal_of, status_of, write
 from carechain.sdk.authentication import AuthCode
+from carechain.sdk.shares import SHARES_PATH, KeyholderCode
 from carechain.sdk.tls import Trust
 
 PREFIX: Final = "/v1/relay/"
-ROUTES: Final = {"/v1/session": OPENING_BODY_BYTES, "/v1/release": RELEASE_REQUEST_BYTES}
+ROUTES: Final = {
+    "/v1/session": OPENING_BODY_BYTES,
+    "/v1/release": RELEASE_REQUEST_BYTES,
+    SHARES_PATH: SHARES_REQUEST_BYTES,
+}
 """A gatekeeper's paths, with the largest body each takes."""
 ANSWER_BYTES: Final = GATEKEEPER_RESPONSE_BYTES + 64 * 1024
 _REFUSAL_BYTES: Final = 4096
@@ -86,7 +92,7 @@ class _Unreachable(Exception):  # noqa: N818 - the state of the environment
 
 
 _refusals = msgspec.json.Decoder(_Refusal)
-_KNOWN: Final[dict[int, RejectionCode]] = {int(code): code for code in (*GatekeeperCode, *AuthCode)}
+_KNOWN: Final[dict[int, RejectionCode]] = {int(code): code for code in (*GatekeeperCode, *KeyholderCode, *AuthCode)}
 
 
 class Relay:

@@ -4,6 +4,9 @@ The whole file is read and checked once before anything is written. Then it is u
 durable, looked at, and moved into place in one step. A restored home differs from the one that was backed up:
 
 - It has no state tree; the first start executes the block log again.
+- What was erased stays erased: the charts of the backup may be from before somebody's order was carried out. Where the
+  node makes the blocks alone, every order in its block log is carried out on them again before the home is there at
+  all; a node among several does so at its first start, by the ledger of the others, before its doors open.
 - Where an engine of several organisations orders the blocks, it begins without blocks and takes them from the others:
   the engine's own block store is not in the backup, and the engine refuses a ledger that is ahead of its store. The log
   of the backup lies beside, as ``ledger/restored-HEIGHT.log``, for whoever wants to compare. And if the home signs for
@@ -21,10 +24,17 @@ import msgspec
 from msgspec import Struct
 
 from carechain.chain.genesis import genesis_hash
+from carechain.chain.receipts import decode_receipt
+from carechain.charts.schema import ChartsUnavailable, StoreTooNew
+from carechain.charts.store import Charts
+from carechain.contracts.records import Erased, ErasedPart
+from carechain.core.codec import Malformed
+from carechain.core.message import tag_of
 from carechain.core.rejection import Rejected, require
 from carechain.engine.blocklog import BlockLog, CorruptHistory, WrongChain
 from carechain.engine.cometbft.config import FOLDER as ENGINE_FOLDER
 from carechain.engine.session import LEDGER_FOLDER
+from carechain.gatekeeper.erasure_journal import ErasureJournal, JournalTooNew, JournalUnavailable
 from carechain.node.archive import ArchiveCode, ArchiveReader, Opener, Unlocked, unlock
 from carechain.node.backup import (
     BASE,
@@ -36,12 +46,14 @@ from carechain.node.backup import (
     is_left_out,
     read_manifest,
 )
-from carechain.node.home import Home, HomeUnusable, make_home, replace_file
+from carechain.node.home import CHARTS_FILE, Home, HomeUnusable, make_home, replace_file
+from carechain.node.settings import BadSettings, load_settings
 from carechain.state.log import make_folder, sync_folder
 
 RESTORED_MARK: Final = f"{ENGINE_FOLDER}/RESTORED"
 """While this file is in a home, its validator's key must not sign: it may have signed later than the backup knows."""
 _STAGING_SUFFIX: Final = ".restoring"
+_ERASED: Final = tag_of(Erased).encode()
 _ASIDE: Final = {BLOCK_LOG: ".log", BASE: ".base"}
 
 
@@ -186,5 +198,43 @@ def _complete(staging: Path, manifest: Manifest, now_s: int) -> None:
         raise Rejected(ArchiveCode.DAMAGED) from None
     try:
         require(log.height == manifest.height and not log.torn_bytes, ArchiveCode.DAMAGED)
+        _erase_again(staging, log, now_s)
     finally:
         log.release()
+
+
+def _erase_again(staging: Path, log: BlockLog, now_s: int) -> None:
+    """Carry out the orders in the log on the charts, and note for the first start what it has to give receipts for."""
+    if not (staging / CHARTS_FILE).exists() or _keeps_charts(staging):
+        return
+    try:
+        orders = list(dict.fromkeys(_orders(log)))
+        if not orders:
+            return
+        with Charts.open(staging / CHARTS_FILE) as charts, ErasureJournal.open(Home(staging).erasures) as journal:
+            for pseudonym, record in sorted(charts.held_among(orders)):
+                journal.begin(pseudonym, record, int(ErasedPart.CHART | ErasedPart.SALTS))
+                charts.erase(pseudonym, record, erased_s=now_s)
+        sync_folder((staging / CHARTS_FILE).parent)
+    except (CorruptHistory, Malformed):
+        raise Rejected(ArchiveCode.DAMAGED) from None
+    except (ChartsUnavailable, JournalTooNew, JournalUnavailable, StoreTooNew) as unusable:
+        raise HomeUnusable(f"The charts in the backup cannot be used ({unusable}). Nothing was restored.") from None
+
+
+def _keeps_charts(home: Path) -> bool:
+    """Whether the home's settings say so; where they cannot be read, the first start will judge."""
+    try:
+        return load_settings(home=home).erasure.keep_charts
+    except BadSettings:
+        return True
+
+
+def _orders(log: BlockLog) -> Iterator[tuple[bytes, bytes]]:
+    """Every erasure that was accepted: pseudonym and record. A receipt that does not name the event is not decoded."""
+    for _, stored in log.blocks():
+        for receipt in stored.receipts:
+            if _ERASED in receipt:
+                for event in decode_receipt(receipt).events:
+                    if isinstance(event, Erased):
+                        yield event.pseudonym, event.record

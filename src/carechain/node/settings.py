@@ -26,9 +26,11 @@ from carechain.core.limits import (
     BLOCK_SIZE_BYTES,
     BLOCK_TXS,
     CONFIG_FILE_BYTES,
+    DHT_COPIES,
     MEMPOOL_TXS,
     SECRET_FILE_BYTES,
     SNAPSHOTS_KEPT,
+    VAULT_STORES,
 )
 from carechain.engine.cometbft.config import SyncFrom, Tuning
 from carechain.engine.embedded import BATCH_BYTES, BATCH_TIMEOUT_S, BATCH_TXS, BatchPolicy
@@ -100,6 +102,16 @@ class GatekeeperSettings(_Group):
     )
 
 
+class ErasureSettings(_Group):
+    """What becomes of this organisation's charts when a patient has a record erased (REC-13)."""
+
+    keep_charts: bool = Field(
+        default=False,
+        description="Whether the charts keep erased records, where the law makes this organisation do so. They are not "
+        "served either way; what is kept gets no receipt.",
+    )
+
+
 class RelaySettings(_Group):
     """Where this node, as the hub of a network, passes requests for records on to (LED-4)."""
 
@@ -114,11 +126,16 @@ class RelaySettings(_Group):
     @field_validator("gatekeepers")
     @classmethod
     def _whole_addresses(cls, given: dict[str, str]) -> dict[str, str]:
-        if not all(re.fullmatch("[0-9a-f]{64}", organisation) for organisation in given):
-            raise ValueError("an organisation's id has 64 hexadecimal digits in small letters")
-        if not all(_is_address(url) for url in given.values()):
-            raise ValueError("an address begins with https:// (http:// only on this machine), without user and query")
-        return given
+        return require_gatekeepers(given)
+
+
+def require_gatekeepers(given: dict[str, str]) -> dict[str, str]:
+    """Addresses by organisation, if they are; raises ``ValueError``."""
+    if not all(re.fullmatch("[0-9a-f]{64}", organisation) for organisation in given):
+        raise ValueError("an organisation's id has 64 hexadecimal digits in small letters")
+    if not all(_is_address(url) for url in given.values()):
+        raise ValueError("an address begins with https:// (http:// only on this machine), without user and query")
+    return given
 
 
 def _is_address(url: str) -> bool:
@@ -257,6 +274,100 @@ class StateSyncSettings(_Group):
         return SyncFrom(servers=self.servers, trust_height=self.trust_height, trust_hash=self.trust_hash.upper())
 
 
+class S3Settings(_Group):
+    """The bucket that sealed objects are kept in, where `vault.backend` is `s3`."""
+
+    endpoint: str = Field(default="", description="Address of the S3 server; none: Amazon's own of the region.")
+    region: str = Field(default="us-east-1", description="Region of the bucket.")
+    bucket: str = Field(default="", description="Name of the bucket; it must exist.")
+    prefix: str = Field(default="", description="What stands before the names of the objects, to share a bucket.")
+    access_key_id: str = Field(default="", description="Id of the access key.")
+    secret_key_file: Path | None = Field(default=None, description="File with the secret of the access key, mode 0600.")
+
+
+Contact = Annotated[str, Field(pattern=r"^[^\s/@]+:[0-9]{1,5}$")]
+_GIB: Final = 1024 * 1024 * 1024
+
+
+class KademliaSettings(_Group):
+    """This node's part in the members' distributed store, where `vault.backend` is `kademlia`."""
+
+    host: str = Field(default="127.0.0.1", description="Address at which the other members' nodes reach this one, UDP.")
+    port: Port = Field(default=8713, description="UDP port of that address.")
+    number: Annotated[int, Field(ge=0, le=255)] = Field(
+        default=0, description="Which of the organisation's own nodes this is: no two may have one number."
+    )
+    peers: tuple[Contact, ...] = Field(
+        default=(), description="Nodes to find the others by, `host:port` each; those found are remembered."
+    )
+    copies: Annotated[int, Field(ge=1, le=DHT_COPIES)] = Field(
+        default=4, description="So many nodes keep each piece; the same figure at all members."
+    )
+    minimum: Annotated[int, Field(ge=1, le=DHT_COPIES)] = Field(
+        default=2, description="So many must have taken a piece before an object counts as stored."
+    )
+    capacity_bytes: Annotated[int, Field(ge=1)] = Field(
+        default=20 * _GIB, description="So much is kept here for all members together."
+    )
+    member_bytes: Annotated[int, Field(ge=1)] = Field(default=4 * _GIB, description="So much of it for one member.")
+
+    @model_validator(mode="after")
+    def _minimum_can_be_met(self) -> "KademliaSettings":
+        if self.minimum > self.copies:
+            raise ValueError("minimum is at most copies")
+        return self
+
+
+class VaultSettings(_Group):
+    """Where the organisation's sealed objects are kept, in how many copies, and for whom copies are kept here."""
+
+    enabled: bool = Field(default=True, description="Whether this node keeps a vault and serves it to others.")
+    backend: Literal["folder", "s3", "kademlia"] = Field(default="folder", description="The organisation's own store.")
+    folder: Path = Field(default=Path("vault/objects"), description="Folder of the objects; relative to home.")
+    copies: Annotated[int, Field(ge=1, le=VAULT_STORES)] = Field(
+        default=1, description="So many copies of each object: the own one, and the rest at partners."
+    )
+    minimum: Annotated[int, Field(ge=0, le=VAULT_STORES)] = Field(
+        default=0, description="So many copies must be written before an object counts as stored; 0: all."
+    )
+    partners: dict[str, str] = Field(
+        default={}, description="Addresses of gatekeepers that keep copies for us, by the organisation's id."
+    )
+    keeps_for: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
+        default=(), description="Ids of the organisations that copies are kept for here."
+    )
+    quota_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=100 * _GIB, description="So many bytes are kept for each of them."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of authorities believed at partners, besides each one's own."
+    )
+    scrub_hours: Annotated[int, Field(ge=0, le=8760)] = Field(
+        default=168, description="All copies are read and repaired every so many hours; 0: never by itself."
+    )
+    scrub_bytes_per_s: Annotated[int, Field(ge=1)] = Field(
+        default=10_000_000, description="A scrub by itself reads no faster than this."
+    )
+    s3: S3Settings = Field(default_factory=S3Settings)
+    kademlia: KademliaSettings = Field(default_factory=KademliaSettings)
+
+    @field_validator("partners")
+    @classmethod
+    def _whole_addresses(cls, given: dict[str, str]) -> dict[str, str]:
+        return require_gatekeepers(given)
+
+    @model_validator(mode="after")
+    def _copies_have_places(self) -> "VaultSettings":
+        if self.copies > 1 + len(self.partners):
+            raise ValueError("copies is at most one more than there are partners")
+        if self.minimum > self.copies:
+            raise ValueError("minimum is at most copies")
+        whole = self.s3.bucket and self.s3.access_key_id and self.s3.secret_key_file is not None
+        if self.enabled and self.backend == "s3" and not whole:
+            raise ValueError("the backend s3 needs s3.bucket, s3.access_key_id and s3.secret_key_file")
+        return self
+
+
 class LogSettings(_Group):
     """The log: JSON lines on standard error."""
 
@@ -281,6 +392,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     ops: OpsSettings = Field(default_factory=OpsSettings)
     gatekeeper_api: GatekeeperSettings = Field(default_factory=GatekeeperSettings)
+    erasure: ErasureSettings = Field(default_factory=ErasureSettings)
     relay: RelaySettings = Field(default_factory=RelaySettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
@@ -288,6 +400,7 @@ class Settings(BaseSettings):
     consensus: ConsensusSettings = Field(default_factory=ConsensusSettings)
     snapshots: SnapshotSettings = Field(default_factory=SnapshotSettings)
     state_sync: StateSyncSettings = Field(default_factory=StateSyncSettings)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @model_validator(mode="after")

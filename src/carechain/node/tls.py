@@ -20,6 +20,7 @@ from cryptography import x509
 from msgspec import Struct
 
 from carechain.core.certificate import read_authority
+from carechain.core.suite import Institution
 from carechain.core.units import DAY_S
 from carechain.node.clock import Clock
 from carechain.node.ledger import LedgerNode
@@ -232,6 +233,11 @@ def certificate_files(settings: Settings, node: LedgerNode) -> CertificateFiles 
     if certificate is None or key is None:
         return None
     asking = settings.api.require_client_certificate or settings.gatekeeper_api.require_client_certificate
+    if asking and node.genesis.suite is Institution.SM:
+        raise BadSettings(
+            "In a network with the SM suite no client can show a certificate that TLS would check against the ledger. "
+            "Set require_client_certificate to false: every request is signed all the same."
+        )
     return CertificateFiles(
         settings.path(certificate),
         settings.path(key),

@@ -9,14 +9,27 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from carechain.chain.questions import AnchorLine, LogLine, MayReadAnswer, PatientLine, SanctionLine, StaffLine
+from carechain.chain.questions import (
+    AnchorLine,
+    AttemptLine,
+    CeremonyLine,
+    ErasureLine,
+    LogLine,
+    MayReadAnswer,
+    MisdeedLine,
+    PatientLine,
+    SanctionLine,
+    StaffLine,
+)
 from carechain.chain.receipts import FullReceipt, Receipt
 from carechain.chain.versions import VersionLine
 from carechain.contracts.access import LogHead, TicketRow
 from carechain.contracts.consent.schema import RepresentativeRow, RequestRow, RuleRow
 from carechain.contracts.consent.views import GrantView, Reason
 from carechain.contracts.governance import AgreementRow, ProposalRow
+from carechain.contracts.keyring import KeyRow
 from carechain.contracts.membership import MemberRow
+from carechain.contracts.recovery import PolicyRow
 from carechain.contracts.relationships import RelationRow, SummaryRow
 from carechain.contracts.validators import NodeRow, ValidatorRow
 from carechain.core.party import Party
@@ -142,18 +155,24 @@ ROWS: Final[dict[str, Any]] = {
     "consent.representatives": NamedRow[RepresentativeRow],
     "consent.who_can_see": Reason,
     "records.anchor": AnchorLine,
+    "records.erasure": ErasureLine,
     "records.history": AnchorLine,
     "records.timeline": AnchorLine,
     "access.may_read": MayReadAnswer,
     "access.ticket": NamedRow[TicketRow],
     "access.log": LogLine,
     "access.log_head": LogHead,
+    "recovery.policy": PolicyRow,
+    "recovery.pending": AttemptLine,
     "governance.proposals": NamedRow[ProposalRow],
     "governance.agreements": NamedRow[AgreementRow],
     "governance.versions": VersionLine,
     "validators.list": NamedRow[ValidatorRow],
     "validators.nodes": NamedRow[NodeRow],
     "sanctions.list": SanctionLine,
+    "keyring.key": KeyRow,
+    "keyring.ceremony": CeremonyLine,
+    "keyring.misdeeds": MisdeedLine,
 }
 """The type of each query's rows."""
 

@@ -3,11 +3,13 @@
 A party signs once with its ledger key that it opens a session at one service of one organisation on one chain, at one
 time, with one nonce. The server checks that against the key the ledger has for the party and hands out a random token,
 good for ``SESSION_LIFETIME_S`` and only here. What the party may then do is judged at every request from the ledger's
-present state, so a session gives no right that a revoked key has lost.
+present state, so a session gives no right that a revoked key has lost. It ends when the party has another key: it was
+opened with one that is dead.
 
 This file is pure: time and randomness are arguments. Nodes and gatekeepers share it.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 
@@ -129,11 +131,17 @@ class SessionBook:
     staff and for patients, uses up its own share and not the room of the others.
     """
 
-    __slots__ = ("_chain_id", "_nonces", "_organisations", "_parties", "_server", "_service", "_sessions")
+    __slots__ = ("_chain_id", "_known", "_nonces", "_organisations", "_parties", "_server", "_service", "_sessions")
 
-    def __init__(self, *, chain_id: str, service: Service, server: bytes) -> None:
-        """Start without sessions. ``server`` is the party id of whoever runs this server."""
+    def __init__(
+        self, *, chain_id: str, service: Service, server: bytes, known: Callable[[bytes], Party | None]
+    ) -> None:
+        """Start without sessions. ``server`` is the party id of whoever runs this server.
+
+        ``known`` gives what the ledger has under a party id now: with every use, a session is held against it.
+        """
         self._chain_id = chain_id
+        self._known = known
         self._service = service
         self._server = server
         self._sessions: dict[str, _Session] = {}
@@ -175,12 +183,19 @@ class SessionBook:
         self._nonces[nonce] = _Spent(organisation, now_s + 2 * CLOCK_SKEW_S + 1)
         self._parties.spend(opening.party)
         self._organisations.spend(organisation)
-        return self._start(token.hex(), _Session(opening.party, organisation, now_s + SESSION_LIFETIME_S))
+        session = _Session(opening.party, organisation, now_s + SESSION_LIFETIME_S, (known.suite, known.public_key))
+        return self._start(token.hex(), session)
 
     def party_of(self, token: str, now_s: int) -> bytes | None:
         """The party whose session this token opens, or None when there is no such session any more."""
         session = self._sessions.get(token)
-        return session.party if session is not None and now_s < session.expires_s else None
+        if session is None or now_s >= session.expires_s:
+            return None
+        party = self._known(session.party)
+        if party is None or (party.suite, party.public_key) != session.key:
+            self.end(token)
+            return None
+        return session.party
 
     def require_party(self, authorization: str | None, now_s: int) -> bytes:
         """The party behind an ``Authorization`` header's value; raises :class:`Rejected` with an :class:`AuthCode`."""
@@ -230,11 +245,12 @@ class SessionBook:
 
 
 class _Session(NamedTuple):
-    """An open session: whose it is, and when it ends (Unix seconds)."""
+    """An open session: whose it is, when it ends (Unix seconds), and with which suite and key it was opened."""
 
     party: bytes
     organisation: bytes
     expires_s: int
+    key: tuple[int, bytes]
 
 
 class _Spent(NamedTuple):

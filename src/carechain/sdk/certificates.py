@@ -1,8 +1,9 @@
 """An organisation's own certificate authority: issues the X.509 certificates of its staff and servers (ID-1, LED-12).
 
-Certificates are built with the ``cryptography`` library and read back with :mod:`carechain.core.certificate`, the
-reader every node uses, before anyone sees them: what leaves here is known to be accepted. They carry ids and roles;
-names stay in the organisation's own directory. Dates and randomness are arguments.
+Certificates for the ledger are written by :mod:`carechain.sdk.issuing` and read back with
+:mod:`carechain.core.certificate`, the reader every node uses, before anyone sees them: what leaves here is known to be
+accepted. They carry ids and roles; names stay in the organisation's own directory. Those of servers are for common TLS
+stacks and built with the ``cryptography`` library. Dates and randomness are arguments.
 """
 
 import ipaddress
@@ -14,18 +15,19 @@ from typing import Final
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
-from carechain.core.certificate import ROLES_OID, Authority, read_authority, read_staff
+from carechain.core.certificate import Authority, read_authority, read_staff
 from carechain.core.codec import Malformed, decode_strict, encode
-from carechain.core.crypto import P256_ORDER, SEED_SIZE, Suite
-from carechain.core.hashing import digest
+from carechain.core.crypto import P256_ORDER, SEED_SIZE, SigningKey, Suite
 from carechain.core.ids import PartyId
 from carechain.core.rejection import Rejected
+from carechain.sdk.issuing import Terms, authority_certificate, key_id, staff_certificate
 from carechain.sdk.keyfile import (
     Entropy,
     WalletCode,
@@ -38,12 +40,20 @@ from carechain.sdk.wallet import Seed
 from carechain.sealing.symmetric import ScryptCost
 
 _SERIAL_SIZE: Final = 8
-_KEY_ID_SIZE: Final = 20
 _SERVER_NAME: Final = "node"
 """The common name of every server: who it is says the organisation's id, where it is say the alternative names."""
-_ROLES_DER_PREFIX: Final = bytes.fromhex("0402")
-_PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-_PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
+_TWIN_LABEL: Final = b"carechain/authority-for-servers/1"
+_SIGNS: Final = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class ServerCertificate(Struct, frozen=True):
@@ -112,21 +122,15 @@ class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_
         """
         if _whole_seconds(not_after) > datetime.fromtimestamp(self.authority().not_after_s, UTC):
             raise ValueError("a staff certificate cannot outlive its authority")
-        builder = (
-            _builder(
-                _staff_key(suite, public_key),
-                issuer=_name(self.organisation),
-                subject=_name(self.organisation, party),
-                entropy=entropy,
-            )
-            .not_valid_before(_whole_seconds(not_before))
-            .not_valid_after(_whole_seconds(not_after))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(self._names_its_key(), critical=False)
-            .add_extension(_roles_extension(roles), critical=False)
+        certificate = staff_certificate(
+            self._signing(),
+            self.organisation,
+            _terms(not_before, not_after, entropy),
+            party=party,
+            suite=suite,
+            public_key=public_key,
+            roles=roles,
         )
-        certificate = _sign(builder, _private_key(self.suite, self.seed))
         read_staff(certificate, self.certificate)
         return certificate
 
@@ -136,43 +140,65 @@ class CertificateAuthority(Struct, frozen=True, array_like=True, forbid_unknown_
         """A certificate for the organisation's servers, with a fresh P-256 key; also shown as a client (LED-12).
 
         ``hosts`` are the names and IP addresses that clients use. The key is on P-256 whatever the authority's own
-        suite is, since not every TLS stack takes the others. Raises ``ValueError`` for no host or one that is none,
-        and for an end after the authority's own.
+        suite is, since not every TLS stack takes the others; :meth:`for_servers` is who signs. Raises ``ValueError``
+        for no host or one that is none, and for an end after the authority's own.
         """
         if _whole_seconds(not_after) > datetime.fromtimestamp(self.authority().not_after_s, UTC):
             raise ValueError("a server's certificate cannot outlive its authority")
         if not hosts:
             raise ValueError("a server's certificate names at least one host")
-        key = _private_key(Suite.P256, entropy(SEED_SIZE))
+        issuer = self.for_servers()
+        key = _p256_key(entropy(SEED_SIZE))
         public_key = key.public_key()
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = (
-            _builder(
-                public_key, issuer=_name(self.organisation), subject=_server_name(self.organisation), entropy=entropy
-            )
+            x509.CertificateBuilder()
+            .issuer_name(x509.Name([_organisation_name(self.organisation)]))
+            .subject_name(_server_name(self.organisation))
+            .public_key(public_key)
+            .serial_number(_serial(entropy(_SERIAL_SIZE)))
             .not_valid_before(_whole_seconds(not_before))
             .not_valid_after(_whole_seconds(not_after))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(_SIGNS, critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
-            .add_extension(self._names_its_key(), critical=False)
+            .add_extension(issuer.names_its_key(), critical=False)
         )
-        certificate = _sign(builder, _private_key(self.suite, self.seed))
+        signing = _private_key(issuer.suite, issuer.seed)
+        certificate = builder.sign(signing, None if isinstance(signing, Ed25519PrivateKey) else SHA256())
         return ServerCertificate(
-            certificate=x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM),
+            certificate=certificate.public_bytes(Encoding.PEM),
             key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         )
 
-    def _names_its_key(self) -> x509.AuthorityKeyIdentifier:
+    def for_servers(self) -> "CertificateAuthority":
+        """Who signs the servers' certificates: this authority or, since TLS stacks do not check SM2, its twin on P-256.
+
+        The twin has the same name and validity, and a key of its own that follows from the seed. It is not on the
+        ledger: whoever connects has to be given its certificate.
+        """
+        if self.suite is not Suite.SM2:
+            return self
+        own = self.authority()
+        drawn = HKDF(algorithm=SHA256(), length=SEED_SIZE + _SERIAL_SIZE, salt=None, info=_TWIN_LABEL).derive(self.seed)
+        return _self_signed(
+            self.organisation,
+            Suite.P256,
+            drawn[:SEED_SIZE],
+            not_before=datetime.fromtimestamp(own.not_before_s, UTC),
+            not_after=datetime.fromtimestamp(own.not_after_s, UTC),
+            entropy=lambda _: drawn[SEED_SIZE:],
+        )
+
+    def names_its_key(self) -> x509.AuthorityKeyIdentifier:
         """What strict verifiers want in whatever the authority issues (RFC 5280 section 4.2.1.1)."""
-        own = x509.load_der_x509_certificate(self.certificate).extensions
-        try:
-            named = own.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        except x509.ExtensionNotFound:
-            named = x509.SubjectKeyIdentifier(_key_id(_private_key(self.suite, self.seed).public_key()))
-        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
+        named = key_id(self.suite, self._signing().public_key)
+        return x509.AuthorityKeyIdentifier(named, authority_cert_issuer=None, authority_cert_serial_number=None)
+
+    def _signing(self) -> SigningKey:
+        return SigningKey(suite=self.suite, seed=self.seed)
 
     def to_bytes(self, *, password: str, entropy: Entropy, cost: ScryptCost | None = None) -> bytes:
         """The authority as an encrypted key file."""
@@ -213,45 +239,29 @@ def _self_signed(
     organisation: bytes, suite: Suite, seed: bytes, *, not_before: datetime, not_after: datetime, entropy: Entropy
 ) -> CertificateAuthority:
     """An authority with the key of ``seed``; read back before anyone sees it."""
-    private_key = _private_key(suite, seed)
-    public_key = private_key.public_key()
-    name = _name(organisation)
-    builder = (
-        _builder(public_key, issuer=name, subject=name, entropy=entropy)
-        .not_valid_before(_whole_seconds(not_before))
-        .not_valid_after(_whole_seconds(not_after))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
-    )
-    certificate = _sign(builder, private_key)
+    key = SigningKey(suite=suite, seed=seed)
+    certificate = authority_certificate(key, organisation, _terms(not_before, not_after, entropy))
     read_authority(certificate)
     return CertificateAuthority(organisation=organisation, suite=suite, seed=seed, certificate=certificate)
 
 
-def _private_key(suite: Suite, seed: bytes) -> _PrivateKey:
-    """The key that :class:`~carechain.core.crypto.SigningKey` makes of the same seed, as the library's object."""
+def _terms(not_before: datetime, not_after: datetime, entropy: Entropy) -> Terms:
+    return Terms(
+        serial=_serial(entropy(_SERIAL_SIZE)),
+        not_before=_whole_seconds(not_before),
+        not_after=_whole_seconds(not_after),
+    )
+
+
+def _private_key(suite: Suite, seed: bytes) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
+    """The key that :class:`~carechain.core.crypto.SigningKey` makes of the same seed, as the TLS library's object."""
     if suite is Suite.ED25519:
         return Ed25519PrivateKey.from_private_bytes(seed)
+    return _p256_key(seed)
+
+
+def _p256_key(seed: bytes) -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(int.from_bytes(seed, "big") % (P256_ORDER - 1) + 1, ec.SECP256R1())
-
-
-def _staff_key(suite: Suite, public_key: bytes) -> _PublicKey:
-    if suite is Suite.ED25519:
-        return Ed25519PublicKey.from_public_bytes(public_key)
-    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
-
-
-def _builder(
-    public_key: _PublicKey, *, issuer: x509.Name, subject: x509.Name, entropy: Entropy
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .issuer_name(issuer)
-        .subject_name(subject)
-        .public_key(public_key)
-        .serial_number(_serial(entropy(_SERIAL_SIZE)))
-    )
 
 
 def _serial(random: bytes) -> int:
@@ -259,18 +269,15 @@ def _serial(random: bytes) -> int:
     return int.from_bytes(random, "big") >> 2 | 1 << 62
 
 
-def _name(organisation: bytes, party: bytes | None = None) -> x509.Name:
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation.hex())]
-    if party is not None:
-        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, party.hex()))
-    return x509.Name(attributes)
+def _organisation_name(organisation: bytes) -> x509.NameAttribute[str]:
+    return x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation.hex())
 
 
 def _server_name(organisation: bytes) -> x509.Name:
     """No staff's name: the ledger's reader wants a party's id in its place, so a server can never be enrolled."""
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation.hex()),
+            _organisation_name(organisation),
             x509.NameAttribute(NameOID.COMMON_NAME, _SERVER_NAME),
         ]
     )
@@ -288,39 +295,8 @@ def _host(text: str) -> x509.GeneralName:
     return x509.DNSName(name)
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _roles_extension(roles: int) -> x509.UnrecognizedExtension:
-    """The role mask as a DER OCTET STRING of two bytes; raises ``ValueError`` when it does not fit."""
-    if not 0 <= roles <= 0xFFFF:  # noqa: PLR2004 - two bytes
-        raise ValueError("a role mask has 16 bits")
-    return x509.UnrecognizedExtension(
-        x509.ObjectIdentifier(ROLES_OID), _ROLES_DER_PREFIX + roles.to_bytes(len(_ROLES_DER_PREFIX), "big")
-    )
-
-
-def _key_id(public_key: _PublicKey) -> bytes:
-    """The leftmost 160 bits of SHA-256 over the key (RFC 7093 section 2, method 1)."""
-    if isinstance(public_key, Ed25519PublicKey):
-        return digest(public_key.public_bytes_raw())[:_KEY_ID_SIZE]
-    return digest(public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))[:_KEY_ID_SIZE]
-
-
-def _sign(builder: x509.CertificateBuilder, private_key: _PrivateKey) -> bytes:
-    algorithm = None if isinstance(private_key, Ed25519PrivateKey) else SHA256()
-    return builder.sign(private_key, algorithm).public_bytes(Encoding.DER)
+def _key_id(public_key: ec.EllipticCurvePublicKey) -> bytes:
+    return key_id(Suite.P256, public_key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint))
 
 
 def _whole_seconds(moment: datetime) -> datetime:

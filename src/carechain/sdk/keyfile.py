@@ -34,7 +34,7 @@ VERSION: Final = 1
 PRIVATE_MODE: Final = 0o600
 PADDING_BUCKET_BYTES: Final = 1024
 
-Kind = Literal["wallet", "identity", "authority"]
+Kind = Literal["wallet", "identity", "authority", "keyholder"]
 Entropy = Callable[[int], bytes]
 """``entropy(n)`` gives ``n`` fresh random bytes: the system's in production, a seeded stream in tests."""
 
@@ -58,6 +58,8 @@ class WalletCode(RejectionCode):
     ID_EMPTY = 1114, "The existing id and the system it comes from must not be empty."
     ID_TOO_LONG = 1115, "The existing id and the system it comes from have at most 256 characters each."
     ID_NOT_TEXT = 1116, "The existing id or the system it comes from is not valid Unicode text."
+    RELATION_UNKNOWN = 1117, "The wallet knows no relationship under this pseudonym."
+    PSEUDONYM_OWN = 1118, "This wallet made the pseudonym and has its keys. Recover a lost key into a new wallet."
 
 
 class _Kdf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -15,6 +15,7 @@ from carechain.core.commitment import resource_leaf
 from carechain.core.ids import Hash, RecordId
 from carechain.core.merkle import BadProof
 from carechain.core.rejection import Rejected, RejectionCode
+from carechain.core.suite import Institution
 from carechain.sealing.hpke import CannotOpen, HpkePrivateKey
 from carechain.sealing.package import SealedRecord, SealedResource, unseal_package
 
@@ -71,10 +72,11 @@ def open_records(
     requester: bytes,
     private_key: HpkePrivateKey,
     expected: Sequence[AnchoredRecord],
+    institution: Institution = Institution.INTERNATIONAL,
 ) -> tuple[OpenedRecord, ...]:
     """Open and verify an answer; all of ``expected``, in that order, or nothing.
 
-    Raises :class:`NotBelieved` naming the first check that failed.
+    ``institution`` is the network's suite. Raises :class:`NotBelieved` naming the first check that failed.
     """
     try:
         answer = unseal_package(
@@ -94,14 +96,16 @@ def open_records(
             raise NotBelieved(OpenCode.RECORD_UNEXPECTED, record_id=record.record_id)
         if record.record_id in opened:
             raise NotBelieved(OpenCode.RECORD_REPEATED, record_id=record.record_id)
-        opened[record.record_id] = verify_record(record, anchor)
+        opened[record.record_id] = verify_record(record, anchor, institution)
     for one in expected:
         if one.record_id not in opened:
             raise NotBelieved(OpenCode.RECORD_MISSING, record_id=one.record_id)
     return tuple(opened[one.record_id] for one in expected)
 
 
-def verify_record(record: SealedRecord, anchor: AnchoredRecord) -> OpenedRecord:
+def verify_record(
+    record: SealedRecord, anchor: AnchoredRecord, institution: Institution = Institution.INTERNATIONAL
+) -> OpenedRecord:
     """Check one record against its anchor; also what a gatekeeper runs on itself before it answers.
 
     Raises :class:`NotBelieved`.
@@ -111,7 +115,7 @@ def verify_record(record: SealedRecord, anchor: AnchoredRecord) -> OpenedRecord:
     for position, resource in enumerate(record.resources):
         if position > 0 and resource.index <= record.resources[position - 1].index:
             raise NotBelieved(OpenCode.RESOURCE_REPEATED, record_id=record.record_id, index=resource.index)
-        _verify_resource(record, resource, anchor.root)
+        _verify_resource(record, resource, anchor.root, institution)
     # Indices rise and each lies below the count, so as many resources as the count are exactly all of them.
     if len(record.resources) != record.count:
         raise NotBelieved(OpenCode.RESOURCE_MISSING, record_id=record.record_id)
@@ -123,10 +127,10 @@ def verify_record(record: SealedRecord, anchor: AnchoredRecord) -> OpenedRecord:
     )
 
 
-def _verify_resource(record: SealedRecord, resource: SealedResource, root: bytes) -> None:
+def _verify_resource(record: SealedRecord, resource: SealedResource, root: bytes, institution: Institution) -> None:
     try:
         merkle.check(
-            leaf=resource_leaf(resource.salt, resource.content),
+            leaf=resource_leaf(resource.salt, resource.content, institution),
             index=resource.index,
             count=record.count,
             path=list(resource.path),

@@ -18,9 +18,10 @@ from carechain.chain.genesis import Genesis
 from carechain.chain.header import HEADER_VERSION, Header, decode_sealed, signing_bytes
 from carechain.chain.receipts import FullReceipt, decode_receipt, describe
 from carechain.chain.tx import parse
-from carechain.contracts import access, membership, records, relationships
+from carechain.contracts import access, membership, records, recovery, relationships
 from carechain.contracts.consent import schema as consent
 from carechain.contracts.consent.views import GrantView
+from carechain.contracts.keyring import schema as keys
 from carechain.core import merkle
 from carechain.core.codec import Malformed, encode
 from carechain.core.crypto import BadSignature, verify
@@ -233,16 +234,45 @@ def _grants(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
 
 def _anchor(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
     """Versions have no gaps, so the absence of the next one makes this one the latest."""
-    entries = _anchors(args, rows)
-    return [*entries, *((records.ANCHORS.key_of(args.pseudonym, args.record, one.version + 1), None) for one in rows)]
+    nothing_later = ((records.ANCHORS.key_of(args.pseudonym, args.record, one.version + 1), None) for one in rows)
+    return [*_versions(args, rows), *nothing_later, *_erasures(args, rows)]
 
 
 def _anchors(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [*_versions(args, rows), *_erasures(args, rows)]
+
+
+def _versions(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
     wanted = getattr(args, "record", None)
     return [
         (records.ANCHORS.key_of(args.pseudonym, _asked(one.record, wanted), one.version), encode(one.anchor))
         for one in rows
     ]
+
+
+def _erasures(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    """Whether each record was erased: the same for all of its versions, or the rows contradict each other."""
+    orders: dict[bytes, bytes | None] = {}
+    for one in rows:
+        order = _order(one.erased)
+        if orders.setdefault(one.record, order) != order:
+            raise NotProven("a record is shown as erased and as not erased")
+    return [(records.ERASURES.key_of(args.pseudonym, record), order) for record, order in orders.items()]
+
+
+def _order(order: records.ErasureRow | None) -> bytes | None:
+    return None if order is None else encode(order)
+
+
+def _erasure(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    """The order and each receipt shown. That no receipt is missing is not proven, and nobody gains by hiding one."""
+    (line,) = rows
+    order = (records.ERASURES.key_of(args.pseudonym, _asked(line.record, args.record)), encode(line.order))
+    receipts = (
+        (records.RECEIPTS.key_of(args.pseudonym, args.record, one.organisation), encode(one.receipt))
+        for one in line.receipts
+    )
+    return [order, *receipts]
 
 
 def _ticket(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
@@ -254,6 +284,26 @@ def _log_head(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
     return [(key, None if one == access.EMPTY_LOG else encode(one)) for one in rows]
 
 
+def _key(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    """The key of the epoch asked for; where none was, also that its epoch is the one in force."""
+    (row,) = rows
+    if args.epoch is not None and row.epoch != args.epoch:
+        raise NotProven("a row is about something else than was asked")
+    entries: list[Entry] = [(keys.KEYS.key_of(row.epoch), encode(row))]
+    if args.epoch is None:
+        entries.append((keys.CURRENT.key_of(0), encode(keys.CurrentRow(epoch=row.epoch))))
+    return entries
+
+
+def _recovery_policy(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    key = recovery.POLICIES.key_of(args.pseudonym)
+    return [(key, None if one == recovery.NO_POLICY else encode(one)) for one in rows]
+
+
+def _recoveries(args: Any, rows: Any) -> list[Entry]:  # noqa: ANN401
+    return [(recovery.ATTEMPTS.key_of(args.pseudonym, one.number), encode(one.attempt)) for one in rows]
+
+
 PROVABLE: Final[dict[str, Callable[[Any, Any], list[Entry]]]] = {
     "membership.member": _member,
     "membership.party": _party,
@@ -261,10 +311,14 @@ PROVABLE: Final[dict[str, Callable[[Any, Any], list[Entry]]]] = {
     "relationships.summary": _summary,
     "consent.grants": _grants,
     "records.anchor": _anchor,
+    "records.erasure": _erasure,
     "records.history": _anchors,
     "records.timeline": _anchors,
     "access.ticket": _ticket,
+    "keyring.key": _key,
     "access.log_head": _log_head,
+    "recovery.policy": _recovery_policy,
+    "recovery.pending": _recoveries,
 }
 """The queries whose rows are state entries."""
 ABOUT_ONE: Final = frozenset(
@@ -274,7 +328,9 @@ ABOUT_ONE: Final = frozenset(
         "relationships.relation",
         "relationships.summary",
         "records.anchor",
+        "records.erasure",
         "access.ticket",
+        "keyring.key",
         "access.log_head",
     }
 )

@@ -17,7 +17,7 @@ from carechain.core.ids import U32
 from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES, WALLET_RECOVERY_GAP, WALLET_RELATIONS
 from carechain.core.rejection import Rejected, require
 from carechain.sdk.keyfile import WalletCode
-from carechain.sdk.wallet import Relation, Wallet
+from carechain.sdk.wallet import FirstRelation, Relation, Wallet
 from carechain.sealing import symmetric
 from carechain.sealing.symmetric import GCM_NONCE_SIZE, TAG_SIZE, CannotOpen
 
@@ -40,7 +40,15 @@ class Recovery(Struct, frozen=True, kw_only=True):
     unreadable: tuple[bytes, ...]
 
 
+class _FirstSummary(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """A summary of before keys could be changed, as it may still lie on the ledger."""
+
+    revision: U32
+    relations: Annotated[tuple[FirstRelation, ...], Meta(max_length=WALLET_RELATIONS)]
+
+
 _decoder = msgspec.msgpack.Decoder(Summary)
+_first_decoder = msgspec.msgpack.Decoder(_FirstSummary)
 
 
 def seal_summary(wallet: Wallet, pseudonym: bytes, nonce: bytes) -> bytes:
@@ -66,9 +74,17 @@ def open_summary(wallet: Wallet, pseudonym: bytes, sealed: bytes) -> Summary:
     context = _context(wallet.chain_id, pseudonym)
     try:
         padded = symmetric.open_sealed(wallet.summary_key(), nonce=nonce, sealed=body, context=context)
-        return decode_strict(_decoder, symmetric.unpad(padded))
+        return _decode(symmetric.unpad(padded))
     except (CannotOpen, Malformed):
         raise Rejected(WalletCode.SUMMARY_UNREADABLE) from None
+
+
+def _decode(plaintext: bytes) -> Summary:
+    try:
+        return decode_strict(_decoder, plaintext)
+    except Malformed:
+        first = decode_strict(_first_decoder, plaintext)
+        return Summary(revision=first.revision, relations=tuple(one.relation() for one in first.relations))
 
 
 def recover(
@@ -78,6 +94,7 @@ def recover(
     organisations: Iterable[bytes],
     exists: Callable[[bytes], bytes | None],
     suite: Suite = Suite.ED25519,
+    adopted: Iterable[bytes] = (),
 ) -> Recovery:
     """Find a wallet's relations again from its seed and what the ledger answers.
 
@@ -85,9 +102,15 @@ def recover(
     stored). At each organisation counters are tried upward until ``WALLET_RECOVERY_GAP`` unused ones follow each other.
     The newest summary gives labels and dates, and relations with organisations that were not asked for; a relation
     that the ledger does not know is not taken over. A relation without any summary is recovered without its label.
+
+    A pseudonym that the wallet adopted does not follow from the seed: it is found by a summary, under another
+    pseudonym or under one of ``adopted``, whose ids the organisations know. Which generation of its keys is in use the
+    summary says; :meth:`~carechain.sdk.wallet.Wallet.generation_of` compares it with the ledger.
     """
     empty = Wallet(seed=seed, chain_id=chain_id, suite=suite)
     found, summaries, unreadable = _search(empty, organisations, exists)
+    for pseudonym in adopted:
+        _open_into(summaries, unreadable, empty, pseudonym, exists(pseudonym))
     newest_last = sorted(summaries, key=lambda one: one.revision)
     for summary in newest_last:
         for relation in summary.relations:
@@ -123,13 +146,19 @@ def _search(
                 found[organisation, counter] = Relation(
                     organisation=organisation, counter=counter, pseudonym=pseudonym, label="", since_day=0
                 )
-            if sealed:
-                try:
-                    summaries.append(open_summary(wallet, pseudonym, sealed))
-                except Rejected:
-                    unreadable.append(pseudonym)
+            _open_into(summaries, unreadable, wallet, pseudonym, sealed)
             counter += 1
     return found, summaries, unreadable
+
+
+def _open_into(
+    summaries: list[Summary], unreadable: list[bytes], wallet: Wallet, pseudonym: bytes, sealed: bytes | None
+) -> None:
+    if sealed:
+        try:
+            summaries.append(open_summary(wallet, pseudonym, sealed))
+        except Rejected:
+            unreadable.append(pseudonym)
 
 
 def _context(chain_id: str, pseudonym: bytes) -> bytes:

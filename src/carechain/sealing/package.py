@@ -21,6 +21,7 @@ from carechain.core.commitment import resource_leaf
 from carechain.core.hashing import tagged
 from carechain.core.ids import U32, Hash, RecordId, TicketId
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES, RESOURCES_PER_RECORD
+from carechain.core.suite import Institution
 from carechain.sealing.hpke import LARGE_OVERHEAD_BYTES, CannotOpen, HpkePrivateKey, open_large, seal_large
 
 SALT_SIZE: Final = 32
@@ -44,6 +45,9 @@ class SealedResource(Struct, frozen=True, array_like=True, forbid_unknown_fields
     content: bytes
     path: Path
 
+    def __repr__(self) -> str:
+        return f"SealedResource(index={self.index}, size={len(self.content)})"
+
 
 class SealedRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
     """One version of one record; ``count`` is how many resources the anchored tree has."""
@@ -64,9 +68,15 @@ class SealedRecords(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 _decoder = msgspec.msgpack.Decoder(SealedRecords)
 
 
-def seal_record(*, record_id: bytes, version: int, resources: Sequence[tuple[bytes, bytes]]) -> SealedRecord:
+def seal_record(
+    *,
+    record_id: bytes,
+    version: int,
+    resources: Sequence[tuple[bytes, bytes]],
+    institution: Institution = Institution.INTERNATIONAL,
+) -> SealedRecord:
     """A record with the paths of all its resources, given as ``(salt, content)`` in the order of the anchor."""
-    paths = merkle.prove_all([resource_leaf(salt, content) for salt, content in resources])
+    paths = merkle.prove_all([resource_leaf(salt, content, institution) for salt, content in resources])
     return SealedRecord(
         record_id=record_id,
         version=version,

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from carechain.chain import queries
 from carechain.chain.queries import Asker, View, ask
 from carechain.chain.questions import HistoryPage, PatientPage, StaffPage
-from carechain.contracts import membership, records, relationships
+from carechain.contracts import membership, relationships
+from carechain.contracts.records import views as records
 from carechain.core.limits import QUERY_PAGE_ROWS
 from carechain.core.scope import EVERYTHING
 from carechain.core.vocabulary import Action, Role, Sensitivity

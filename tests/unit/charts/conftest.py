@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from carechain.charts.store import Charts, IngestResult
+from carechain.core.suite import Institution
 
 
 class Desk:
@@ -83,8 +84,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def charts(path: Path) -> Iterator[Charts]:
-    with Charts.open(path) as opened:
+def institution() -> Institution:
+    """The suite that records are committed with; tests about commitments ask for both."""
+    return Institution.INTERNATIONAL
+
+
+@pytest.fixture
+def charts(path: Path, institution: Institution) -> Iterator[Charts]:
+    with Charts.open(path, institution) as opened:
         yield opened
 
 

@@ -20,7 +20,14 @@ from carechain.charts.schema import SCHEMA_VERSION, environment, open_engine, pr
 from carechain.charts.store import Charts, ChartsCode, ChartsUnavailable, StoredRecord, StoreTooNew, Tampered
 from carechain.core.commitment import resource_commitment
 from carechain.core.rejection import Rejected
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
+
+
+@pytest.fixture(params=list(Institution), ids=lambda one: one.name)
+def institution(request: pytest.FixtureRequest) -> Institution:
+    found: Institution = request.param
+    return found
 
 
 @contextlib.contextmanager
@@ -40,10 +47,10 @@ def test_what_is_read_is_what_was_received_and_leads_to_the_root(desk: Any, char
         content = charts.read(record.record_id)
         assert content.record == record == charts.record(record.record_id)
         assert content.sensitivity is record.sensitivity
-        check(content, record.root)
+        check(content, record.root, charts.institution)
         for part, leaf in zip(content.resources, record.resources, strict=True):
-            assert resource_commitment(part.salt, part.body) == leaf.commitment
-            check_resource(part, count=record.resource_count, root=record.root)
+            assert resource_commitment(part.salt, part.body, charts.institution) == leaf.commitment
+            check_resource(part, count=record.resource_count, root=record.root, institution=charts.institution)
         assert root_of([leaf.commitment for leaf in record.resources]) == record.root
         assert len(record.record_id) == len(record.root) == 32
     salts = [part.salt for one in found.records for part in charts.read(one.record_id).resources]
@@ -84,13 +91,13 @@ def test_a_correction_is_a_new_version_and_the_old_one_stays(desk: Any, charts: 
     assert [(one.group, one.version, one.record_id) for one in result.records] == [("Encounter/e1", 2, first.record_id)]
     assert charts.history(first.record_id) == (first, result.records[0])
     old, new = charts.read(first.record_id, 1), charts.read(first.record_id)
-    check(old, first.root)
-    check(new, result.records[0].root)
+    check(old, first.root, charts.institution)
+    check(new, result.records[0].root, charts.institution)
     assert b"6142004" in old.resources[1].body
     assert b"195662009" in new.resources[1].body
     assert new.resources[1].version == 2
     with pytest.raises(Tampered):
-        check(new, first.root)
+        check(new, first.root, charts.institution)
 
 
 def test_a_later_bundle_adds_to_its_encounter(desk: Any) -> None:
@@ -136,7 +143,7 @@ def test_a_grade_never_falls_and_a_record_is_never_emptied(desk: Any, charts: Ch
     assert named(result.records, "Encounter/e1").resource_count == 4
     alone = charts.record(named(first.records, "Condition/c-hiv").record_id)
     assert (alone.version, alone.sensitivity, alone.resource_count) == (2, Sensitivity.V, 1)
-    check(charts.read(alone.record_id), alone.root)
+    check(charts.read(alone.record_id), alone.root, charts.institution)
     assert charts.record(named(first.records, "Claim/cl1").record_id).sensitivity is Sensitivity.V
 
 
@@ -189,11 +196,11 @@ TAMPERING = [
 @pytest.mark.parametrize("statement", TAMPERING)
 def test_alteration_behind_its_back_is_detected(desk: Any, charts: Charts, path: Path, statement: str) -> None:
     record = named(desk.send(*desk.visit()).records, "Encounter/e1")
-    check(charts.read(record.record_id), record.root)
+    check(charts.read(record.record_id), record.root, charts.institution)
     with behind_its_back(path) as connection:
         connection.execute(statement)
     with pytest.raises(Tampered):
-        check(charts.read(record.record_id), record.root)
+        check(charts.read(record.record_id), record.root, charts.institution)
 
 
 def test_any_flipped_byte_of_a_stored_body_is_detected(desk: Any, charts: Charts, path: Path) -> None:
@@ -204,7 +211,7 @@ def test_any_flipped_byte_of_a_stored_body_is_detected(desk: Any, charts: Charts
         with behind_its_back(path) as connection:
             connection.execute("UPDATE resources SET body = ?", (flipped,))
         with pytest.raises(Tampered):
-            check(charts.read(record.record_id), record.root)
+            check(charts.read(record.record_id), record.root, charts.institution)
 
 
 def test_a_new_root_does_not_help_against_the_ledgers(desk: Any, charts: Charts, path: Path) -> None:
@@ -212,13 +219,13 @@ def test_a_new_root_does_not_help_against_the_ledgers(desk: Any, charts: Charts,
     record = desk.send().records[0]
     part = charts.read(record.record_id).resources[0]
     forged = part.body.replace(b"Doe", b"Roe")
-    root = root_of([resource_commitment(part.salt, forged)])
+    root = root_of([resource_commitment(part.salt, forged, charts.institution)])
     with behind_its_back(path) as connection:
         connection.execute("UPDATE resources SET body = ?, sha256 = ?", (forged, sha256(forged).digest()))
         connection.execute("UPDATE records SET root = ?", (root,))
-    check(charts.read(record.record_id), root)
+    check(charts.read(record.record_id), root, charts.institution)
     with pytest.raises(Tampered):
-        check(charts.read(record.record_id), record.root)
+        check(charts.read(record.record_id), record.root, charts.institution)
 
 
 def test_altered_content_gets_no_new_version(desk: Any, path: Path) -> None:
@@ -247,7 +254,7 @@ def test_a_part_of_a_record_checks_alone_and_only_in_its_place(desk: Any, charts
     moved = msgspec.structs.replace(first, index=1)
     for part in (moved, msgspec.structs.replace(first, path=second.path), msgspec.structs.replace(first, path=())):
         with pytest.raises(Tampered):
-            check_resource(part, count=2, root=record.root)
+            check_resource(part, count=2, root=record.root, institution=charts.institution)
 
 
 def test_directory_bundles(desk: Any, charts: Charts) -> None:

@@ -7,6 +7,7 @@ of a ticket and the arithmetic of the log.
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from carechain.chain.receipts import code_named
 from carechain.contracts.access import (
@@ -16,8 +17,10 @@ from carechain.contracts.access import (
     EntryKind,
     LogHead,
     ReportRelease,
+    ReportShares,
     RequestAccess,
     RevokeTicket,
+    SharesReleased,
     log_of,
     running_hash,
     still_allowed,
@@ -42,6 +45,7 @@ from carechain.core.vocabulary import (
 )
 from carechain.sdk.wallet import Pseudonym
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
+from sealed_world import install_key
 from world import (
     DAY_S,
     LAPSE_DAYS,
@@ -89,6 +93,10 @@ def refused(world: World) -> bytes:
 
 def report_of(ticket: bytes, *, records: int = 2) -> ReportRelease:
     return ReportRelease(ticket=ticket, records=records, digest=seeded("reads"))
+
+
+def shares_of(ticket: bytes, *, records: int = 2) -> ReportShares:
+    return ReportShares(ticket=ticket, records=records, digest=seeded("shares"))
 
 
 # --- rejections -----------------------------------------------------------------------------------------
@@ -180,6 +188,43 @@ def the_requesters_hospital_reports(world: World) -> Attempt:
 @rows.row(AccessCode.NOTHING_RELEASED)
 def a_report_of_nothing(world: World) -> Attempt:
     return world.anna, report_of(allowed(world), records=0)
+
+
+@rows.row(AccessCode.TICKET_NOT_FOUND)
+def a_keyholder_reports_on_no_ticket(world: World) -> Attempt:
+    install_key(world, [world.c, world.d, world.e])
+    return world.c, shares_of(seeded("none"))
+
+
+@rows.row(AccessCode.SENDER_NOT_KEYHOLDER)
+def the_custodian_reports_shares_and_holds_none(world: World) -> Attempt:
+    install_key(world, [world.c, world.d, world.e])
+    return world.a, shares_of(allowed(world))
+
+
+@rows.row(AccessCode.SENDER_NOT_KEYHOLDER)
+def shares_are_reported_before_there_is_a_key(world: World) -> Attempt:
+    return world.a, shares_of(allowed(world))
+
+
+@rows.row(AccessCode.SENDER_NOT_KEYHOLDER)
+def a_holder_of_two_epochs_ago_reports(world: World) -> Attempt:
+    install_key(world, [world.c, world.d, world.e], epoch=1)
+    for epoch in (2, 3):
+        install_key(world, [world.b, world.d, world.e], epoch=epoch)
+    return world.c, shares_of(allowed(world))
+
+
+@rows.row(AccessCode.TICKET_REFUSED)
+def shares_of_a_refused_ticket(world: World) -> Attempt:
+    install_key(world, [world.c, world.d, world.e])
+    return world.c, shares_of(refused(world))
+
+
+@rows.row(AccessCode.NOTHING_RELEASED)
+def shares_of_nothing(world: World) -> Attempt:
+    install_key(world, [world.c, world.d, world.e])
+    return world.c, shares_of(allowed(world), records=0)
 
 
 @pytest.mark.parametrize(("code", "arrange", "limits"), rows.params())
@@ -475,6 +520,41 @@ def test_releases_are_reported_by_the_custodian_also_late(world: World) -> None:
         (EntryKind.RELEASE, 1),
     ]
     assert lines[1].digest == seeded("reads")
+
+
+def test_keyholders_report_their_shares_into_the_log_each_for_itself_and_also_late(world: World) -> None:
+    """A holder that a resharing left out may still report what it had released before."""
+    install_key(world, [world.c, world.d, world.e], epoch=1)
+    ticket = allowed(world)
+    (event,) = world.done(shares_of(ticket, records=3), by=world.c)
+    assert event == SharesReleased(ticket=ticket, pseudonym=world.steve.id, holder=world.c.id, records=3)
+    install_key(world, [world.b, world.d, world.e], epoch=2)
+    world.done(shares_of(ticket, records=1), by=world.c, at=world.time_s + 10 * TICKET_LIFETIME_S)
+    world.done(shares_of(ticket, records=4), by=world.b)
+    lines = [line for _, line in log_of(world.contracts().access, world.steve.id)][1:]
+    assert [(line.kind, line.organisation, line.records) for line in lines] == [
+        (EntryKind.KEY_SHARES, world.c.id, 3),
+        (EntryKind.KEY_SHARES, world.c.id, 1),
+        (EntryKind.KEY_SHARES, world.b.id, 4),
+    ]
+    assert lines[0].digest == seeded("shares")
+    assert world.contracts().access.log_heads.get(world.steve.id) == _head_over(
+        [line for _, line in log_of(world.contracts().access, world.steve.id)]
+    )
+
+
+def test_a_ticket_ends_when_the_key_it_names_is_the_requesters_no_more(world: World) -> None:
+    """Lost and recovered, or rotated: what is released under an older ticket would go to whoever has the old key."""
+    decided = world.request(request_of(world.steve, scope=EVERYTHING, purpose=Purpose.PATRQT), by=world.steve)
+    assert _live(world, decided.ticket)
+    tables = world.contracts()
+    party = tables.membership.party(world.steve.id)
+    assert party is not None
+    tables.membership.put_party(world.steve.id, replace(party, hpke_key=seeded("another key")))
+    ticket = world.ticket(decided.ticket)
+    assert not still_allowed(tables.membership, tables.consent, ticket, world.time_s)
+    tables.membership.put_party(world.steve.id, replace(party, public_key=seeded("another signing key")))
+    assert still_allowed(tables.membership, tables.consent, ticket, world.time_s)
 
 
 # --- the log --------------------------------------------------------------------------------------------

@@ -822,7 +822,7 @@ def no_power(world: World) -> Attempt:
 
 @rows.row(ConsentCode.POWERS_MALFORMED)
 def unknown_power(world: World) -> Attempt:
-    return world.steve, appoint_message(Actor("aunt"), world.steve, powers=64)
+    return world.steve, appoint_message(Actor("aunt"), world.steve, powers=ALL_POWERS + 1)
 
 
 @rows.row(ConsentCode.TOO_MANY_REPRESENTATIVES, limits=((representatives, "REPRESENTATIVES_PER_PSEUDONYM", 2),))

@@ -5,6 +5,7 @@ Method: stories over a real ledger with certificates issued by the organisations
 
 import datetime as dt
 
+import msgspec
 import pytest
 
 from carechain.chain.genesis import BadGenesis, Genesis, apply_genesis, genesis_hash, read, write
@@ -23,8 +24,15 @@ from carechain.contracts.membership import (
 )
 from carechain.core.crypto import Suite
 from carechain.core.decision import DecisionCode
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import Purpose, Role, mask
-from world import DAY_S, LAPSE_DAYS, NOT_AFTER, START_S, Actor, World, empty_state, enrolment_of, fresh, grant_of
+from world import DAY_S, LAPSE_DAYS, NOT_AFTER, START_S, World, empty_state, enrolment_of, fresh, grant_of
+
+
+@pytest.fixture(params=list(Institution), ids=lambda one: one.name)
+def institution(request: pytest.FixtureRequest) -> Institution:
+    found: Institution = request.param
+    return found
 
 
 def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
@@ -33,7 +41,7 @@ def renew(world: World, *roles: Role, end_s: int | None = None) -> RenewStaff:
 
 
 def test_enrolment_says_who_in_which_roles(world: World) -> None:
-    newcomer = Actor("王医生", organisation=world.a.id)
+    newcomer = world.actor("王医生", organisation=world.a.id)
     certificate = world.a.certify(newcomer, Role.DOCTOR, Role.RESEARCHER)
     (event,) = world.done(enrolment_of(newcomer, certificate), by=world.anna)
     roles = mask(Role.DOCTOR, Role.RESEARCHER)
@@ -43,6 +51,7 @@ def test_enrolment_says_who_in_which_roles(world: World) -> None:
     assert world.bert.id not in listed
 
 
+@pytest.mark.parametrize("institution", [Institution.INTERNATIONAL])
 def test_a_p256_key_works_like_any_other(world: World) -> None:
     doctor = world.enrol(world.a, "paula", Role.DOCTOR, suite=Suite.P256)
     world.grant(grant_of(world.steve, doctor), by=world.steve)
@@ -110,7 +119,7 @@ def test_a_certificate_and_its_authority_are_valid_through_their_last_second(wor
     end = dt.datetime.fromtimestamp(last_s, dt.UTC)
     ending = world.a.another_authority(not_after=end)
     world.done(ReplaceAuthority(certificate=ending.certificate), by=world.a)
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     certificate = world.a.with_authority(ending).certify(newcomer, Role.DOCTOR, not_after=end)
     world.done(enrolment_of(newcomer, certificate), by=world.a, at=last_s)
     assert world.decision(newcomer, world.steve, at=last_s) == DecisionCode.NO_GRANT
@@ -123,7 +132,7 @@ def test_an_expired_authority_is_replaced_and_staff_stay_until_their_own_end(wor
     short = world.a.another_authority(not_after=dt.datetime.fromtimestamp(end_s, dt.UTC))
     world.done(ReplaceAuthority(certificate=short.certificate), by=world.a)
     world.grant(grant_of(world.steve, world.carl), by=world.steve)
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     certificate = world.a.certify(newcomer, Role.DOCTOR)
     world.refused(MembershipCode.CERTIFICATE_INVALID, enrolment_of(newcomer, certificate), by=world.anna)
     assert world.decision(world.carl, world.steve, at=end_s + 1) == 0
@@ -166,6 +175,25 @@ def test_a_genesis_file_reads_back_and_its_hash_covers_all_of_it() -> None:
 def test_what_is_not_a_genesis_file_is_refused(data: bytes) -> None:
     with pytest.raises(BadGenesis):
         read(data)
+
+
+def test_the_suite_is_chosen_once_and_founders_must_have_it() -> None:
+    """KEY-6: the hash of the genesis covers the suite, the state shows it, and no founder signs with another."""
+    for suite, other in ((Institution.INTERNATIONAL, Institution.SM), (Institution.SM, Institution.INTERNATIONAL)):
+        world = fresh(institution=suite)
+        assert world.contracts().membership.institution() is suite
+        changed = _with(world.genesis, suite=other)
+        assert genesis_hash(changed) != genesis_hash(world.genesis)
+        with pytest.raises(BadGenesis, match="signature suite"):
+            apply_genesis(empty_state(), changed)
+
+
+def test_a_genesis_file_without_a_suite_is_international() -> None:
+    fields = msgspec.json.decode(write(fresh().genesis))
+    del fields["suite"]
+    assert read(msgspec.json.encode(fields)) == fresh().genesis
+    with pytest.raises(BadGenesis):
+        read(msgspec.json.encode(fields | {"suite": 3}))
 
 
 def test_a_genesis_that_contradicts_itself_is_refused() -> None:

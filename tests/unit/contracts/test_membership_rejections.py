@@ -1,6 +1,6 @@
 """Goal: every refusal of membership is reachable, has its own code, and leaves nothing behind.
 
-Method: one row per code; a row arranges a world and names the message that must be refused.
+Method: one row per code; a row arranges a world and names the message that must be refused. Networks of both suites.
 """
 
 import datetime as dt
@@ -20,10 +20,13 @@ from carechain.contracts.membership import (
     set_lapse,
 )
 from carechain.core.context import Ctx
+from carechain.core.crypto import Suite
 from carechain.core.organisation import NewMember
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.core.scope import EVERYTHING
+from carechain.core.suite import Institution
 from carechain.core.vocabulary import Action, OrganisationKind, Purpose, Role
+from carechain.sdk.certificates import CertificateAuthority
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import (
     DAY_S,
@@ -36,11 +39,18 @@ from world import (
     World,
     anything,
     enrolment_of,
+    entropy_of,
     grant_of,
 )
 
 rows = Rows()
 ROWS = rows
+
+
+@pytest.fixture(params=list(Institution), ids=lambda one: one.name)
+def institution(request: pytest.FixtureRequest) -> Institution:
+    found: Institution = request.param
+    return found
 
 
 def ask(world: World) -> Ask:
@@ -69,7 +79,7 @@ def a_leaver_asks(world: World) -> Attempt:
 
 @rows.row(MembershipCode.CERTIFICATE_NOT_YET_VALID)
 def the_certificate_begins_tomorrow(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_before=moment(START_S + DAY_S))
 
 
@@ -82,13 +92,13 @@ def a_renewed_certificate_begins_later_than_its_use(world: World) -> Attempt:
 
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
 def the_certificate_ended_before_enrolment(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(world.time_s))
 
 
 @rows.row(MembershipCode.CERTIFICATE_EXPIRED)
 def the_second_after_the_certificates_last(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     world.done(enrolment(world.a, newcomer, Role.DOCTOR, not_after=moment(START_S + DAY_S)), by=world.a)
     return newcomer, ask(world), START_S + DAY_S + 1
 
@@ -118,7 +128,7 @@ def a_technician_passes_on(world: World) -> Attempt:
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
 def another_authority_signed(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     return world.a, enrolment(world.b, newcomer, Role.DOCTOR)
 
 
@@ -129,7 +139,7 @@ def not_a_certificate(world: World) -> Attempt:
 
 @rows.row(MembershipCode.CERTIFICATE_INVALID)
 def the_subject_is_not_the_key(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     stolen = world.a.certify(newcomer, Role.DOCTOR, party=world.carl.id)
     return world.a, enrolment_of(newcomer, stolen)
 
@@ -141,12 +151,12 @@ def a_renewal_names_someone_else(world: World) -> Attempt:
 
 @rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
 def an_insurer_enrols_a_doctor(world: World) -> Attempt:
-    return world.c, enrolment(world.c, Actor("newcomer", organisation=world.c.id), Role.DOCTOR)
+    return world.c, enrolment(world.c, world.actor("newcomer", organisation=world.c.id), Role.DOCTOR)
 
 
 @rows.row(MembershipCode.ROLE_NOT_FOR_THIS_KIND)
 def staff_cannot_be_enrolled_as_a_patient(world: World) -> Attempt:
-    return world.a, enrolment(world.a, Actor("newcomer", organisation=world.a.id), Role.DOCTOR, Role.PATIENT)
+    return world.a, enrolment(world.a, world.actor("newcomer", organisation=world.a.id), Role.DOCTOR, Role.PATIENT)
 
 
 @rows.row(MembershipCode.PARTY_EXISTS)
@@ -157,14 +167,14 @@ def enrolled_twice(world: World) -> Attempt:
 @rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
 def a_member_enrols_a_candidates_key_to_keep_it_out(world: World) -> Attempt:
     """What the candidate signed, its own application's key included, says nothing about working for hospital b."""
-    candidate = Organisation("g", kind=OrganisationKind.HOSPITAL)
+    candidate = world.organisation("g", kind=OrganisationKind.HOSPITAL)
     certificate = world.b.certify(candidate, Role.DOCTOR)
     return world.b, enrolment_of(candidate, certificate, organisation=candidate.id)
 
 
 @rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
 def somebody_else_signed_the_enrolment(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     certificate = world.a.certify(newcomer, Role.DOCTOR)
     by_carl = enrolment_of(world.carl, certificate)
     return world.a, EnrolStaff(certificate=certificate, hpke_key=newcomer.hpke.public_key, proof=by_carl.proof)
@@ -172,7 +182,7 @@ def somebody_else_signed_the_enrolment(world: World) -> Attempt:
 
 @rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
 def the_key_agreed_to_another_certificate(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     agreed = enrolment(world.a, newcomer, Role.NURSE)
     certificate = world.a.certify(newcomer, Role.DOCTOR)
     return world.a, EnrolStaff(certificate=certificate, hpke_key=agreed.hpke_key, proof=agreed.proof)
@@ -180,7 +190,7 @@ def the_key_agreed_to_another_certificate(world: World) -> Attempt:
 
 @rows.row(MembershipCode.ENROLMENT_PROOF_INVALID)
 def somebody_swaps_the_reading_key(world: World) -> Attempt:
-    newcomer = Actor("newcomer", organisation=world.a.id)
+    newcomer = world.actor("newcomer", organisation=world.a.id)
     agreed = enrolment(world.a, newcomer, Role.DOCTOR)
     swapped = world.carl.hpke.public_key
     return world.a, EnrolStaff(certificate=agreed.certificate, hpke_key=swapped, proof=agreed.proof)
@@ -230,7 +240,7 @@ def a_member_is_admitted_again(world: World) -> Attempt:
 
 @rows.row(MembershipCode.TOO_MANY_MEMBERS, limits=((membership, "MEMBERS", 6),))
 def the_consortium_is_full(world: World) -> Attempt:
-    return last_vote(world, AdmitMember(new=Organisation("g", kind=OrganisationKind.HOSPITAL).as_new()))
+    return last_vote(world, AdmitMember(new=world.organisation("g", kind=OrganisationKind.HOSPITAL).as_new()))
 
 
 @rows.row(MembershipCode.MEMBER_UNKNOWN)
@@ -249,7 +259,7 @@ def certified_after_removal(world: World) -> Attempt:
 
 @rows.row(MembershipCode.AUTHORITY_INVALID)
 def the_authority_is_another_organisations(world: World) -> Attempt:
-    g, h = (Organisation(label, kind=OrganisationKind.HOSPITAL) for label in "gh")
+    g, h = (world.organisation(label, kind=OrganisationKind.HOSPITAL) for label in "gh")
     return (world.a, Propose(change=AdmitMember(new=_with(g, authority=h.authority.certificate))))
 
 
@@ -257,7 +267,9 @@ def the_authority_is_another_organisations(world: World) -> Attempt:
 def the_authority_is_noise(world: World) -> Attempt:
     return (
         world.a,
-        Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00"))),
+        Propose(
+            change=AdmitMember(new=_with(world.organisation("g", kind=OrganisationKind.HOSPITAL), authority=b"\x00"))
+        ),
     )
 
 
@@ -268,7 +280,7 @@ def replaced_by_another_organisations_authority(world: World) -> Attempt:
 
 @rows.row(MembershipCode.AUTHORITY_NOT_YET_VALID)
 def admitted_with_an_authority_that_begins_tomorrow(world: World) -> Attempt:
-    return world.a, Propose(change=AdmitMember(new=_candidate(not_before=moment(START_S + DAY_S))))
+    return world.a, Propose(change=AdmitMember(new=_candidate(world, not_before=moment(START_S + DAY_S))))
 
 
 @rows.row(MembershipCode.AUTHORITY_NOT_YET_VALID)
@@ -279,12 +291,12 @@ def replaced_by_one_that_begins_tomorrow(world: World) -> Attempt:
 
 @rows.row(MembershipCode.AUTHORITY_EXPIRED)
 def admitted_with_an_expired_authority(world: World) -> Attempt:
-    return world.a, Propose(change=AdmitMember(new=_candidate(not_after=moment(world.time_s))))
+    return world.a, Propose(change=AdmitMember(new=_candidate(world, not_after=moment(world.time_s))))
 
 
 @rows.row(MembershipCode.AUTHORITY_EXPIRED)
 def the_authority_expires_during_the_vote(world: World) -> Attempt:
-    vote = last_vote(world, AdmitMember(new=_candidate(not_after=moment(START_S + DAY_S))))
+    vote = last_vote(world, AdmitMember(new=_candidate(world, not_after=moment(START_S + DAY_S))))
     return (*vote, START_S + DAY_S + 1)
 
 
@@ -304,7 +316,7 @@ def ends_tomorrow(world: World) -> None:
 @rows.row(MembershipCode.AUTHORITY_EXPIRED)
 def enrolled_after_the_authoritys_end(world: World) -> Attempt:
     ends_tomorrow(world)
-    message = enrolment(world.a, Actor("newcomer", organisation=world.a.id), Role.DOCTOR)
+    message = enrolment(world.a, world.actor("newcomer", organisation=world.a.id), Role.DOCTOR)
     return world.a, message, START_S + DAY_S + 1
 
 
@@ -321,20 +333,59 @@ def an_administrator_replaces_the_authority(world: World) -> Attempt:
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
 def the_key_has_another_suites_length(world: World) -> Attempt:
-    return (world.a, Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=2))))
+    g = world.organisation("g", kind=OrganisationKind.HOSPITAL)
+    other = Suite.P256 if g.signing.suite is Suite.ED25519 else Suite.ED25519
+    return world.a, Propose(change=AdmitMember(new=_with(g, suite=other)))
 
 
 @rows.row(MembershipCode.MEMBER_KEY_INVALID)
 def the_suite_is_unknown(world: World) -> Attempt:
     return (
         world.a,
-        Propose(change=AdmitMember(new=_with(Organisation("g", kind=OrganisationKind.HOSPITAL), suite=200))),
+        Propose(change=AdmitMember(new=_with(world.organisation("g", kind=OrganisationKind.HOSPITAL), suite=200))),
     )
 
 
-def _candidate(**dates: dt.datetime) -> NewMember:
+@rows.row(MembershipCode.SUITE_NOT_OF_NETWORK)
+def the_member_signs_with_another_suite(world: World) -> Attempt:
+    g = Organisation("g", kind=OrganisationKind.HOSPITAL, suite=_another_suite(world))
+    return world.a, Propose(change=AdmitMember(new=g.as_new()))
+
+
+@rows.row(MembershipCode.SUITE_NOT_OF_NETWORK)
+def the_members_authority_signs_with_another_suite(world: World) -> Attempt:
+    g = world.organisation("g", kind=OrganisationKind.HOSPITAL)
+    return world.a, Propose(change=AdmitMember(new=_with(g, authority=_authority_of_another_suite(world, g))))
+
+
+@rows.row(MembershipCode.SUITE_NOT_OF_NETWORK)
+def the_new_authority_signs_with_another_suite(world: World) -> Attempt:
+    return world.a, ReplaceAuthority(certificate=_authority_of_another_suite(world, world.a))
+
+
+@rows.row(MembershipCode.SUITE_NOT_OF_NETWORK)
+def the_member_of_staff_signs_with_another_suite(world: World) -> Attempt:
+    newcomer = Actor("newcomer", organisation=world.a.id, suite=_another_suite(world))
+    return world.a, enrolment(world.a, newcomer, Role.DOCTOR)
+
+
+def _another_suite(world: World) -> Suite:
+    return Suite.ED25519 if world.institution is Institution.SM else Suite.SM2
+
+
+def _authority_of_another_suite(world: World, organisation: Organisation) -> bytes:
+    return CertificateAuthority.create(
+        organisation.id,
+        not_before=NOT_BEFORE,
+        not_after=NOT_AFTER,
+        entropy=entropy_of("another suite"),
+        suite=_another_suite(world),
+    ).certificate
+
+
+def _candidate(world: World, **dates: dt.datetime) -> NewMember:
     """Hospital g with an authority that is valid as given."""
-    g = Organisation("g", kind=OrganisationKind.HOSPITAL)
+    g = world.organisation("g", kind=OrganisationKind.HOSPITAL)
     return _with(g, authority=g.another_authority(**dates).certificate)
 
 

@@ -8,11 +8,13 @@ import pytest
 from carechain.chain.queries import Asker, QueryCode, View, ask
 from carechain.chain.questions import OfPseudonym
 from carechain.chain.tx import build
+from carechain.contracts.membership import MembershipCode
 from carechain.contracts.records import RecordsCode
 from carechain.contracts.relationships import Bind, Leave, PutSummary, RelationshipsCode, leave, patients_of, summary_of
 from carechain.core.context import Ctx
 from carechain.core.crypto import Suite
 from carechain.core.rejection import Rejected, RejectionCode
+from carechain.core.suite import Institution
 from carechain.sdk.wallet import Pseudonym, binding_proof
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
 from world import Actor, World, anchor_of, anything, bind_message, wallet_of
@@ -21,14 +23,20 @@ rows = Rows()
 ROWS = rows
 
 
+@pytest.fixture(params=list(Institution), ids=lambda one: one.name)
+def institution(request: pytest.FixtureRequest) -> Institution:
+    found: Institution = request.param
+    return found
+
+
 @rows.row(RelationshipsCode.NOT_A_REGISTRAR)
 def not_certified(world: World) -> Attempt:
-    return world.e, bind_message(wallet_of("lin").pseudonym(world.e.id), world.e.secret.id_hash("mrn", "9"))
+    return world.e, bind_message(world.wallet("lin").pseudonym(world.e.id), world.e.secret.id_hash("mrn", "9"))
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
 def proof_for_another_registrar(world: World) -> Attempt:
-    here, elsewhere = wallet_of("lin").pseudonym(world.a.id), wallet_of("lin").pseudonym(world.b.id)
+    here, elsewhere = world.wallet("lin").pseudonym(world.a.id), world.wallet("lin").pseudonym(world.b.id)
     id_hash = world.a.secret.id_hash("mrn", "9")
     assert here.id != elsewhere.id
     return world.a, bind_message(elsewhere, id_hash)
@@ -36,31 +44,31 @@ def proof_for_another_registrar(world: World) -> Attempt:
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
 def proof_for_another_id(world: World) -> Attempt:
-    patient = wallet_of("lin").pseudonym(world.a.id)
+    patient = world.wallet("lin").pseudonym(world.a.id)
     other = binding_proof(patient, chain_id="world-1", id_hash=world.a.secret.id_hash("mrn", "8"))
     return world.a, bind_message(patient, world.a.secret.id_hash("mrn", "9"), proof=other)
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
 def proof_for_another_chain(world: World) -> Attempt:
-    patient, id_hash = wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
+    patient, id_hash = world.wallet("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
     return world.a, bind_message(patient, id_hash, proof=binding_proof(patient, chain_id="world-2", id_hash=id_hash))
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
 def somebody_swaps_the_reading_key(world: World) -> Attempt:
-    patient, id_hash = wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
+    patient, id_hash = world.wallet("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9")
     return world.a, bind_message(patient, id_hash, hpke_key=world.carl.hpke.public_key)
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
 def unknown_suite(world: World) -> Attempt:
-    return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), bytes(32), suite=9)
+    return world.a, bind_message(world.wallet("lin").pseudonym(world.a.id), bytes(32), suite=9)
 
 
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
 def the_id_has_a_pseudonym(world: World) -> Attempt:
-    return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
+    return world.a, bind_message(world.wallet("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
 
 
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
@@ -71,7 +79,7 @@ def bound_twice_without_leaving(world: World) -> Attempt:
 @rows.row(RelationshipsCode.ID_ALREADY_BOUND)
 def another_person_takes_over_an_id_that_was_left(world: World) -> Attempt:
     world.done(Leave(pseudonym=world.steve.id), by=world.steve)
-    return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
+    return world.a, bind_message(world.wallet("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "MRN-1"))
 
 
 @rows.row(RelationshipsCode.PSEUDONYM_EXISTS)
@@ -97,7 +105,9 @@ def the_registrar_uses_the_second_proof_again(world: World) -> Attempt:
 
 @rows.row(RelationshipsCode.PROOF_USED)
 def a_proof_ahead_of_its_turn(world: World) -> Attempt:
-    return world.a, bind_message(wallet_of("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9"), number=1)
+    return world.a, bind_message(
+        world.wallet("lin").pseudonym(world.a.id), world.a.secret.id_hash("mrn", "9"), number=1
+    )
 
 
 @rows.row(RelationshipsCode.PROOF_INVALID)
@@ -220,9 +230,22 @@ def test_a_p256_wallet_binds_and_signs(world: World) -> None:
     world.done(anchor_of(patient, "diary"), by=patient)
 
 
+def test_what_a_patients_wallet_signs_with_is_the_patients_choice(world: World, institution: Institution) -> None:
+    """KEY-6: a patient's device need not know SM2 in an SM network; elsewhere SM2 is not taken at all."""
+    for number, suite in enumerate(Suite):
+        patient = wallet_of("王芳", suite=suite).pseudonym(world.a.id)
+        binding = bind_message(patient, world.a.secret.id_hash("mrn", f"国-{number}"))
+        if institution.admits_patient(suite):
+            world.done(binding, by=world.a)
+            world.done(anchor_of(patient, f"diary {number}"), by=patient)
+        else:
+            assert (institution, suite) == (Institution.INTERNATIONAL, Suite.SM2)
+            world.refused(MembershipCode.SUITE_NOT_OF_NETWORK, binding, by=world.a)
+
+
 def test_a_bound_key_cannot_be_enrolled_elsewhere_by_its_proof_alone(world: World) -> None:
     """The registrar's signature is needed too: a proof by itself is not a transaction of anyone."""
-    patient = wallet_of("lin").pseudonym(world.a.id)
+    patient = world.wallet("lin").pseudonym(world.a.id)
     stranger = Actor("stranger")
     raw = build(
         key=stranger.signing,

@@ -11,7 +11,8 @@ import pytest
 from carechain.chain.receipts import code_named
 from carechain.chain.routing import MESSAGES
 from carechain.chain.versions import LATEST
-from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
+from carechain.contracts import keyring
+from carechain.contracts.access import ReportRelease, ReportShares, RequestAccess, RevokeTicket
 from carechain.contracts.consent.schema import (
     Answer,
     AnswerRequest,
@@ -42,11 +43,24 @@ from carechain.contracts.membership import (
     ReplaceAuthority,
     SetLapse,
 )
+from carechain.contracts.records import ConfirmErasure, Erase
+from carechain.contracts.recovery import SetPolicy
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.contracts.roles import ROLES, may_ask, may_send, roles_fit
 from carechain.contracts.validators import AnnounceKey, RegisterNode, RetireNode
 from carechain.core.message import Message, tag_of
+from carechain.core.quorum import DleqProof, KeyProof, ReleaseShare, ShareStatement
 from carechain.core.vocabulary import OrganisationKind, Purpose, Role, mask
+from recoveries import (
+    approval_of,
+    finish_of,
+    rotation_of,
+    staff_rotation,
+    start_of,
+    terms_of,
+    veto_of,
+    withdrawal_of,
+)
 from world import (
     LATER_S,
     RESULTS,
@@ -109,6 +123,14 @@ def samples(world: World) -> dict[type[Message], Message]:
         bind_message(wallet_of("lin").pseudonym(world.a.id), some),
         PutSummary(pseudonym=steve.id, sealed=bytes(1024)),
         Leave(pseudonym=steve.id),
+        rotation_of(steve, newcomer),
+        staff_rotation(world.a, world.carl, newcomer),
+        SetPolicy(pseudonym=steve.id, terms=terms_of(world.b)),
+        start_of(steve, newcomer),
+        approval_of(steve, newcomer),
+        withdrawal_of(steve),
+        veto_of(steve),
+        finish_of(steve),
         grant_of(steve, world.bert),
         Narrow(pseudonym=steve.id, grant_id=some, **terms),
         Extend(pseudonym=steve.id, grant_id=some, **terms),
@@ -130,8 +152,11 @@ def samples(world: World) -> dict[type[Message], Message]:
         appoint_message(Actor("uncle"), steve),
         Dismiss(pseudonym=steve.id, representative=some),
         anchor_of(steve, "sample"),
+        Erase(pseudonym=steve.id, record=some),
+        ConfirmErasure(pseudonym=steve.id, record=some, destroyed=1),
         RequestAccess(pseudonym=steve.id, scope=RESULTS, purpose=Purpose.TREAT),
         ReportRelease(ticket=some, records=1, digest=some),
+        ReportShares(ticket=some, records=1, digest=some),
         RevokeTicket(ticket=some),
         Propose(change=RemoveMember(member=world.f.id)),
         Vote(proposal=some, aye=True),
@@ -142,8 +167,25 @@ def samples(world: World) -> dict[type[Message], Message]:
         RegisterNode(node_key=some, proof=bytes(64)),
         RetireNode(node_id=some[:20]),
         AnnounceKey(consensus_key=some, proof=bytes(64)),
+        *ceremony_samples(some),
     )
     return {type(message): message for message in messages}
+
+
+def ceremony_samples(some: bytes) -> tuple[Message, ...]:
+    proof = DleqProof(challenge=some, response=some)
+    share = ReleaseShare(epoch=1, index=1, point=some, proof=proof)
+    statement = ShareStatement(ticket=some, record=some, version=1, combined=some, share=share)
+    return (
+        keyring.Join(ceremony=some, key=some, proof=KeyProof(challenge=some, response=some)),
+        keyring.Deal(ceremony=some, commitments=(some,), shares=(bytes(64),)),
+        keyring.Judge(ceremony=some, complaints=()),
+        keyring.Extract(ceremony=some, commitments=(some,)),
+        keyring.Check(ceremony=some, complaints=()),
+        keyring.Expose(ceremony=some, shares=()),
+        keyring.CloseRound(ceremony=some),
+        keyring.Accuse(statement=statement, signature=bytes(64)),
+    )
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=tag_of)

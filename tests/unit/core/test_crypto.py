@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from carechain.core.crypto import P256_ORDER, PUBLIC_KEY_SIZE, BadSignature, SigningKey, Suite, verify
 
 MESSAGE = "给医生的许可".encode()
+SM2_ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
 ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
 @pytest.fixture(params=list(Suite), ids=lambda suite: suite.name)
 def key(request: pytest.FixtureRequest) -> SigningKey:
     return SigningKey(suite=request.param, seed=bytes(range(32)))
+
+
+HONEST = [SigningKey(suite=suite, seed=bytes(range(32))) for suite in Suite]
 
 
 def holds(key: SigningKey, signature: bytes, message: bytes = MESSAGE, public_key: bytes | None = None) -> bool:
@@ -52,7 +56,8 @@ def test_keys_have_one_length_and_suite(key: SigningKey) -> None:
     signature = key.sign(MESSAGE)
     for public_key in (b"", key.public_key[:-1], key.public_key + b"\x00", bytes(32), bytes(33), b"\xff" * 33):
         assert not holds(key, signature, public_key=public_key or b"\x00")
-    for suite in (0, 3, 255):
+    other = Suite.P256 if key.suite is Suite.SM2 else Suite.SM2
+    for suite in (0, 4, 255, other):
         with pytest.raises(BadSignature):
             verify(suite=suite, public_key=key.public_key, signature=signature, message=MESSAGE)
 
@@ -70,6 +75,19 @@ def test_p256_takes_only_the_low_half_of_s_and_no_zero() -> None:
         assert not holds(key, signature[:32] + bytes(32), message)
 
 
+def test_sm2_takes_either_half_of_s_and_nothing_but_what_was_signed() -> None:
+    key = SigningKey(suite=Suite.SM2, seed=bytes(range(32)))
+    halves = set()
+    for number in range(40):
+        message = bytes([number])
+        signature = key.sign(message)
+        r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+        halves.add(s > SM2_ORDER // 2)
+        for altered_r, altered_s in ((r, SM2_ORDER - s), (SM2_ORDER - r, s), (s, r), (0, s), (r, 0), (r, SM2_ORDER)):
+            assert not holds(key, altered_r.to_bytes(32, "big") + altered_s.to_bytes(32, "big"), message)
+    assert halves == {False, True}
+
+
 def test_ed25519_takes_only_reduced_s() -> None:
     key = SigningKey(suite=Suite.ED25519, seed=bytes(range(32)))
     signature = key.sign(MESSAGE)
@@ -77,8 +95,9 @@ def test_ed25519_takes_only_reduced_s() -> None:
     assert not holds(key, signature[:32] + (s + ED25519_ORDER).to_bytes(32, "little"))
 
 
-def test_an_uncompressed_p256_point_is_no_key() -> None:
-    key = SigningKey(suite=Suite.P256, seed=bytes(range(32)))
+@pytest.mark.parametrize("suite", [Suite.P256, Suite.SM2])
+def test_an_uncompressed_point_is_no_key(suite: Suite) -> None:
+    key = SigningKey(suite=suite, seed=bytes(range(32)))
     assert not holds(key, key.sign(MESSAGE), public_key=b"\x04" + key.public_key[1:])
     flipped = bytes([key.public_key[0] ^ 1]) + key.public_key[1:]
     assert not holds(key, key.sign(MESSAGE), public_key=flipped)
@@ -99,8 +118,8 @@ def test_noise_of_the_right_size_raises_nothing_but_the_one_refusal(suite: Suite
 
 @given(st.binary(min_size=64, max_size=64))
 def test_no_noise_signs_for_an_honest_key(noise: bytes) -> None:
-    for suite in Suite:
-        assert not holds(SigningKey(suite=suite, seed=bytes(range(32))), noise)
+    for key in HONEST:
+        assert not holds(key, noise)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

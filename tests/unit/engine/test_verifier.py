@@ -1,6 +1,6 @@
 """The verifier process says what verifying here would say, whatever becomes of it.
 
-Method: real workers over real pipes. Batches of good and bad signatures in both suites, larger than a pipe; workers
+Method: real workers over real pipes. Batches of good and bad signatures in all suites, larger than a pipe; workers
 killed before, between and after batches, or stopped under a clock that the test moves; every verdict is compared with
 ``core.crypto.verify``.
 """

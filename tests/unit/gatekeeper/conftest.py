@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from house import House
+from sealed_world import SealedWorld
 
 
 @pytest.fixture
@@ -14,3 +15,11 @@ def house(tmp_path: Path) -> Iterator[House]:
     house = House(tmp_path)
     yield house
     house.close()
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Iterator[SealedWorld]:
+    """A fresh world with five keyholders."""
+    world = SealedWorld(tmp_path)
+    yield world
+    world.close()

@@ -13,15 +13,20 @@ from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicke
 from carechain.contracts.consent.schema import Answer, AnswerRequest, Ask, Revoke, SetRule, Who
 from carechain.contracts.governance import AcceptAgreement, OfferAgreement, Propose, RemoveMember
 from carechain.contracts.membership import DismissStaff, ReplaceAuthority
+from carechain.contracts.records import ConfirmErasure, Erase, ErasedPart
+from carechain.contracts.recovery import SetPolicy
 from carechain.contracts.relationships import Leave, PutSummary
 from carechain.core.limits import SUMMARY_BUCKET_BYTES
 from carechain.core.message import Event, tag_of
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Action, Category, Power, Purpose, mask
 from carechain.node.audience import RULES, Sight, require_block_reader, require_live, sees, shown, sight_of
+from recoveries import rotation_of, staff_rotation, start_of, terms_of
 from world import (
+    DAY_S,
     LATER_S,
     RESULTS,
+    Actor,
     World,
     anchor_of,
     anything,
@@ -89,6 +94,15 @@ def test_a_representative_is_told_of_records_it_may_read(world: World) -> None:
         if (party := parties.party(one.id)) is not None
     ]
     assert told == [True, False, False]
+
+
+def test_an_erasure_and_its_receipts_reach_who_reads_the_log(world: World) -> None:
+    world.done(anchor_of(world.steve, "r"), by=world.carl)
+    (order,) = world.done(Erase(pseudonym=world.steve.id, record=record_id("r")), by=world.steve)
+    (receipt,) = world.done(
+        ConfirmErasure(pseudonym=world.steve.id, record=record_id("r"), destroyed=int(ErasedPart.CHART)), by=world.a
+    )
+    assert audience(world, order) == audience(world, receipt) == {"steve", "anna", "a"}
 
 
 def test_grants_reach_both_sides(world: World) -> None:
@@ -170,6 +184,29 @@ def test_what_concerns_one_organisation(world: World) -> None:
     assert audience(world, stored) == {"mary"}
     dismissed = world.done(DismissStaff(party=world.bina.id), by=world.b)[0]
     assert audience(world, dismissed) == {"bina", "b"}
+
+
+def test_a_recovery_reaches_its_owner_its_guardians_and_the_registrar(world: World) -> None:
+    (policy,) = world.done(
+        SetPolicy(pseudonym=world.steve.id, terms=terms_of(world.bert, wait_s=DAY_S)), by=world.steve
+    )
+    assert audience(world, policy) == {"steve", "anna", "rosa", "a"}, "a guardian counts when the policy does"
+    world.wait(3 * DAY_S)
+    assert audience(world, policy) == {"steve", "anna", "rosa", "a", "bert"}
+    for event in world.done(start_of(world.steve, Actor("new")), by=world.bert):
+        assert audience(world, event) == {"steve", "anna", "rosa", "a", "bert"}
+
+
+def test_a_changed_key_reaches_whom_it_concerns(world: World) -> None:
+    (patients,) = world.done(rotation_of(world.steve, Actor("next")), by=world.steve)
+    assert audience(world, patients) == {"steve"}
+    eva = world.appoint("eva", world.mary)
+    (representatives,) = world.done(rotation_of(eva, Actor("eva's next")), by=eva)
+    assert audience(world, representatives) == {"mary"}
+    staffs, _ = world.done(staff_rotation(world.b, world.bert, Actor("bert's next")), by=world.b)
+    assert audience(world, staffs) == {"bert", "b"}
+    (members,) = world.done(rotation_of(world.c, Actor("c's next")), by=world.c)
+    assert audience(world, members) == set(EVERYBODY) - {"gita"}
 
 
 def test_what_concerns_the_consortium(world: World) -> None:

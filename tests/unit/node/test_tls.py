@@ -138,11 +138,27 @@ def test_strict_verifiers_accept_what_every_authority_issues(tmp_path: Path, sui
     on_disk = Files(tmp_path, made)
     server = CertificateFiles(on_disk.certificate, on_disk.key).context()
     for host in ("医院.example", "10.0.0.7", "::1"):
-        assert serial_shown(server, client_context(ca), host) == serial_of(made)
+        assert serial_shown(server, client_context(ca.for_servers()), host) == serial_of(made)
     with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname|IP address"):
-        serial_shown(server, client_context(ca), "other.example")
+        serial_shown(server, client_context(ca.for_servers()), "other.example")
     with pytest.raises(ssl.SSLCertVerificationError):
         serial_shown(server, client_context(authority_of("b")), "::1")
+
+
+def test_an_sm2_authority_has_a_twin_that_tls_can_check(tmp_path: Path) -> None:
+    """TLS stacks do not check SM2, so the twin on P-256 signs; both believed at once are no obstacle."""
+    ca = authority_of("a", suite=Suite.SM2)
+    twin, own = ca.for_servers().authority(), ca.authority()
+    assert (twin.suite, twin.organisation) == (Suite.P256, own.organisation)
+    assert (twin.not_before_s, twin.not_after_s) == (own.not_before_s, own.not_after_s)
+    assert ca.for_servers().authority().public_key == twin.public_key
+    assert ca.for_servers().seed != ca.seed
+    made = certificate_of(ca)
+    on_disk = Files(tmp_path, made)
+    server = CertificateFiles(on_disk.certificate, on_disk.key).context()
+    assert serial_shown(server, client_context(ca, ca.for_servers())) == serial_of(made)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        serial_shown(server, client_context(ca))
 
 
 def garbage(on_disk: Files, _ca: CertificateAuthority) -> None:

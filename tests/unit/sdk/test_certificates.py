@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import gmssl_pyx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -16,8 +17,18 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from carechain.core.certificate import ROLES_OID, BadCertificate, CertificateFault, read_authority, read_staff
+from carechain.core import sm2
+from carechain.core.certificate import (
+    ALGORITHM,
+    KEY_PREFIX,
+    ROLES_OID,
+    BadCertificate,
+    CertificateFault,
+    read_authority,
+    read_staff,
+)
 from carechain.core.crypto import SigningKey, Suite
+from carechain.core.der import BIT_STRING, SEQUENCE, Reader, integer, value_of
 from carechain.core.ids import party_id
 from carechain.core.limits import CERTIFICATE_SIZE_BYTES
 from carechain.core.rejection import Rejected
@@ -76,7 +87,7 @@ def test_issued_certificates_say_what_they_should(entropy: Entropy, authority_su
     assert (top.not_before_s, top.not_after_s) == (int(START.timestamp()), int(END.timestamp()))
 
 
-@pytest.mark.parametrize("suite", list(Suite))
+@pytest.mark.parametrize("suite", [Suite.ED25519, Suite.P256])
 def test_the_library_agrees(entropy: Entropy, suite: Suite) -> None:
     ca = authority(entropy, suite=suite)
     top, staff = (x509.load_der_x509_certificate(der) for der in (ca.certificate, issue(ca, entropy)))
@@ -88,6 +99,23 @@ def test_the_library_agrees(entropy: Entropy, suite: Suite) -> None:
     roles = staff.extensions.get_extension_for_oid(x509.ObjectIdentifier(ROLES_OID))
     assert isinstance(roles.value, x509.UnrecognizedExtension)
     assert roles.value.value == b"\x04\x02" + ROLES.to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("staff_suite", list(Suite))
+def test_another_library_agrees_on_sm2(entropy: Entropy, staff_suite: Suite) -> None:
+    """The fields are read by one library, and the signatures, with the standard's signer id, by another."""
+    ca = authority(entropy, suite=Suite.SM2)
+    key = SigningKey(suite=staff_suite, seed=bytes(range(32)))
+    signed_by = sm2.uncompressed(ca.authority().public_key)
+    for der, name in ((ca.certificate, HOSPITAL), (issue(ca, entropy, key), party_id(key.suite, key.public_key))):
+        read = x509.load_der_x509_certificate(der)
+        assert read.signature_algorithm_oid.dotted_string == "1.2.156.10197.1.501"
+        assert list(read.subject)[-1].value == name.hex()
+        assert gmssl_pyx.sm2_verify(signed_by, read.tbs_certificate_bytes, read.signature)
+    own = x509.load_der_x509_certificate(ca.certificate)
+    named = x509.load_der_x509_certificate(issue(ca, entropy, key)).extensions
+    issuer_key = named.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    assert issuer_key == own.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 def issue_bytes(certificate: x509.Certificate) -> bytes:
@@ -161,7 +189,8 @@ def test_the_authority_survives_its_file(tmp_path: Path, entropy: Entropy, cheap
 def test_every_altered_bit_and_every_cut_is_refused(entropy: Entropy, suite: Suite) -> None:
     ca = authority(entropy, suite=suite)
     der = issue(ca, entropy)
-    for bit in range(8 * len(der)):
+    # Of every byte all bits, or one of them where checking takes long.
+    for bit in range(0, 8 * len(der), 9 if suite is Suite.SM2 else 1):
         altered = bytearray(der)
         altered[bit // 8] ^= 1 << bit % 8
         fault(lambda wrong=bytes(altered): read_staff(wrong, ca.certificate))  # type: ignore[misc]
@@ -183,8 +212,9 @@ def test_another_authority_is_refused(entropy: Entropy) -> None:
     der = issue(ca, entropy)
     assert fault(lambda: read_staff(der, authority(entropy).certificate)) is CertificateFault.SIGNATURE
     assert fault(lambda: read_staff(der, authority(entropy, CLINIC).certificate)) is CertificateFault.ISSUER
-    p256 = authority(entropy, suite=Suite.P256)
-    assert fault(lambda: read_staff(der, p256.certificate)) is CertificateFault.SIGNATURE
+    for suite in (Suite.P256, Suite.SM2):
+        other = authority(entropy, suite=suite)
+        assert fault(lambda ca=other: read_staff(der, ca.certificate)) is CertificateFault.SIGNATURE  # type: ignore[misc]
 
 
 def test_the_two_kinds_are_not_confused(entropy: Entropy) -> None:
@@ -199,6 +229,7 @@ class Foreign:
     """A certificate built with the library, right in everything but what a test changes."""
 
     def __init__(self, ca: CertificateAuthority) -> None:
+        self.authority = ca
         self.key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey = ed25519.Ed25519PrivateKey.from_private_bytes(
             ca.seed
         )
@@ -226,7 +257,18 @@ class Foreign:
         )
         for extension, critical in self.extensions:
             builder = builder.add_extension(extension, critical=critical)
-        return builder.sign(self.key, algorithm).public_bytes(Encoding.DER)
+        built = builder.sign(self.key, algorithm).public_bytes(Encoding.DER)
+        return signed_with_sm2(built, self.authority.seed) if self.authority.suite is Suite.SM2 else built
+
+
+def signed_with_sm2(certificate: bytes, seed: bytes) -> bytes:
+    """The same certificate, said to be signed with SM2 and so signed: the library itself cannot."""
+    old, new = ALGORITHM[Suite.ED25519], ALGORITHM[Suite.SM2]
+    fields = Reader(Reader(certificate).take(SEQUENCE)).take(SEQUENCE)
+    content = value_of(SEQUENCE, fields.replace(old, new, 1))
+    signature = SigningKey(suite=Suite.SM2, seed=seed).sign(content)
+    r, s = (integer(int.from_bytes(half, "big")) for half in (signature[:32], signature[32:]))
+    return value_of(SEQUENCE, content, new, value_of(BIT_STRING, b"\x00", value_of(SEQUENCE, r, s)))
 
 
 def usage(**changed: bool) -> x509.KeyUsage:
@@ -346,11 +388,12 @@ VIOLATIONS = [
 ]
 
 
+@pytest.mark.parametrize("suite", [Suite.ED25519, Suite.SM2])
 @pytest.mark.parametrize(("violate", "reason"), VIOLATIONS, ids=lambda one: getattr(one, "__name__", str(one)))
 def test_each_rule_of_the_profile(
-    entropy: Entropy, violate: Callable[[Foreign], None], reason: CertificateFault
+    entropy: Entropy, violate: Callable[[Foreign], None], reason: CertificateFault, suite: Suite
 ) -> None:
-    ca = authority(entropy)
+    ca = authority(entropy, suite=suite)
     foreign = Foreign(ca)
     assert read_staff(foreign.build(), ca.certificate).party == PARTY
     violate(foreign)
@@ -375,6 +418,23 @@ def test_only_the_suites_own_hash_is_taken(entropy: Entropy) -> None:
 
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def test_an_sm2_key_is_a_point_of_its_curve_and_its_signature_in_range(entropy: Entropy) -> None:
+    ca = authority(entropy, suite=Suite.SM2)
+    key = SigningKey(suite=Suite.SM2, seed=bytes(range(32)))
+    der = issue(ca, entropy, key)
+    point = sm2.uncompressed(key.public_key)
+    for wrong in (bytes(64), point[:32] + bytes(32), point[:63] + bytes([point[63] ^ 1]), b"\xff" * 64):
+        assert fault(lambda wrong=wrong: read_staff(der.replace(point, wrong), ca.certificate)) is CertificateFault.KEY  # type: ignore[misc]
+    p256_prefix, sm2_prefix = KEY_PREFIX[Suite.P256], KEY_PREFIX[Suite.SM2]
+    assert fault(lambda: read_staff(der.replace(sm2_prefix, p256_prefix), ca.certificate)) is CertificateFault.KEY
+    outer = Reader(Reader(der).take(SEQUENCE))
+    content, algorithm = outer.whole(SEQUENCE), outer.whole(SEQUENCE)
+    for r, s in ((1, sm2.ORDER), (sm2.ORDER, 1), (1, sm2.ORDER - 1)):
+        signature = value_of(BIT_STRING, b"\x00", value_of(SEQUENCE, integer(r), integer(s)))
+        forged = value_of(SEQUENCE, content, algorithm, signature)
+        assert fault(lambda forged=forged: read_staff(forged, ca.certificate)) is CertificateFault.SIGNATURE  # type: ignore[misc]
 
 
 def test_an_authority_that_did_not_sign_itself_is_refused(entropy: Entropy) -> None:

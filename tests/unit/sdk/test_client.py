@@ -436,7 +436,7 @@ def test_a_receipt_is_proven_and_a_changed_one_is_not(tmp_path: Path) -> None:
 
 def test_pages_are_followed_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("carechain.chain.queries.QUERY_PAGE_ROWS", 2)
-    monkeypatch.setattr("carechain.contracts.records.QUERY_PAGE_ROWS", 2)
+    monkeypatch.setattr("carechain.contracts.records.views.QUERY_PAGE_ROWS", 2)
 
     async def main() -> None:
         async with office(tmp_path) as there:

@@ -26,7 +26,12 @@ class Rogue:
     def __init__(self, world: World, **named: Any) -> None:
         self.world = world
         self.named: dict[str, Any] = {"chain_id": CHAIN_ID, "server": world.a.id, **named}
-        self.victim = SessionBook(chain_id=CHAIN_ID, service=Service.NODE, server=world.a.id)
+        self.victim = SessionBook(
+            chain_id=CHAIN_ID,
+            service=Service.NODE,
+            server=world.a.id,
+            known=world.contracts().membership.party,
+        )
         self.openings = 0
         self.sessions: list[OpenSession] = []
 

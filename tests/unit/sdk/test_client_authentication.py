@@ -30,8 +30,12 @@ CHAIN = "world-1"
 SERVER = seeded("server")
 
 
+LEDGER: dict[bytes, Party] = {}
+"""What the ledger has: every actor whose row a test has asked for."""
+
+
 def party_of(actor: Actor) -> Party:
-    return Party(
+    LEDGER[actor.id] = Party(
         kind=PartyKind.STAFF,
         suite=actor.signing.suite,
         public_key=actor.signing.public_key,
@@ -40,6 +44,11 @@ def party_of(actor: Actor) -> Party:
         roles=4,
         valid_from_s=0,
     )
+    return LEDGER[actor.id]
+
+
+def new_book(service: Service = Service.NODE) -> SessionBook:
+    return SessionBook(chain_id=CHAIN, service=service, server=SERVER, known=LEDGER.get)
 
 
 def opening_of(
@@ -64,7 +73,7 @@ def opening_of(
 
 @pytest.fixture
 def book() -> SessionBook:
-    return SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
+    return new_book()
 
 
 @pytest.fixture
@@ -105,6 +114,26 @@ def test_a_session_ends_by_time_and_by_request(book: SessionBook, carl: Actor) -
     book.end(token)
     assert book.party_of(token, NOW_S) is None
     assert len(book) == 0
+
+
+@pytest.mark.parametrize("suite", list(Suite))
+def test_a_session_ends_when_the_party_has_another_key(book: SessionBook, carl: Actor, suite: Suite) -> None:
+    old, other = open_one(book, carl), open_one(book, Actor("bert"))
+    new = Actor("carl's next", suite=suite).signing
+    LEDGER[carl.id] = replace(party_of(carl), suite=new.suite, public_key=new.public_key)
+    with pytest.raises(Rejected) as ended:
+        book.require_party(f"Bearer {old}", NOW_S)
+    assert ended.value.code is AuthCode.SESSION_UNKNOWN
+    assert book.party_of(other, NOW_S) is not None
+    assert len(book) == 1, "the place is free again"
+    assert refused(book, opening_of(carl, 1), LEDGER[carl.id]) is AuthCode.SIGNATURE_INVALID
+    del LEDGER[carl.id]
+
+
+def test_a_session_ends_with_the_party(book: SessionBook, carl: Actor) -> None:
+    token = open_one(book, carl)
+    del LEDGER[carl.id]
+    assert book.party_of(token, NOW_S) is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +199,7 @@ def test_one_party_cannot_crowd_out_others(book: SessionBook, carl: Actor) -> No
 def test_one_organisation_cannot_crowd_out_others(carl: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "SESSIONS", 8)
     monkeypatch.setattr(authentication, "SESSIONS_PER_ORGANISATION", 4)
-    book = SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
+    book = new_book()
     staff = [Actor(f"staff {number}", organisation=seeded("large")) for number in range(5)]
     tokens = [open_one(book, one) for one in staff[:4]]
     assert refused(book, opening_of(staff[4]), party_of(staff[4])) is AuthCode.TOO_MANY_SESSIONS
@@ -197,7 +226,7 @@ def test_representatives_count_for_the_organisation_of_their_patient(
     acting = replace(patient, kind=PartyKind.REPRESENTATIVE, organisation=world.steve.id)
     assert share_of(view, acting) == world.a.id
     monkeypatch.setattr(authentication, "SESSIONS_PER_ORGANISATION", 1)
-    book = SessionBook(chain_id=CHAIN, service=Service.NODE, server=SERVER)
+    book = new_book()
     one, other = Actor("one", organisation=seeded("p1")), Actor("other", organisation=seeded("p2"))
     home = world.a.id
     book.open(opening_of(one), party=party_of(one), organisation=home, now_s=NOW_S, token=bytes(32))
@@ -207,7 +236,7 @@ def test_representatives_count_for_the_organisation_of_their_patient(
 
 
 def test_an_opening_for_the_node_does_not_open_the_gatekeeper(book: SessionBook, carl: Actor) -> None:
-    door = SessionBook(chain_id=CHAIN, service=Service.GATEKEEPER, server=SERVER)
+    door = new_book(Service.GATEKEEPER)
     opening = opening_of(carl)
     assert book.open(opening, party=party_of(carl), now_s=NOW_S, token=bytes(32)).party == carl.id
     assert refused(door, opening, party_of(carl)) is AuthCode.SIGNATURE_INVALID

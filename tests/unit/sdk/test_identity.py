@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from carechain.core.codec import encode
 from carechain.core.crypto import Suite, verify
 from carechain.core.ids import party_id
 from carechain.core.rejection import Rejected
@@ -58,3 +59,47 @@ def test_label_is_checked_and_nothing_prints_a_secret_or_a_name(entropy: Entropy
     identity = new_identity(kind=PartyKind.STAFF, label="Carl", entropy=entropy)
     assert "Carl" not in repr(identity)
     assert repr(identity.signing_seed) not in repr(identity)
+
+
+# --- other keys for the same party ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(PartyKind))
+def test_keys_on_their_way_are_in_the_file_and_replace_the_old_ones(
+    kind: PartyKind, entropy: Entropy, cheap: ScryptCost
+) -> None:
+    first = new_identity(kind=kind, entropy=entropy)
+    assert first.with_keys_taken_over() == first
+    waiting = first.with_coming(entropy=entropy, suite=Suite.P256)
+    assert waiting.with_coming(entropy=entropy) == waiting, "whoever tries again tries with the same keys"
+    read = Identity.from_bytes(waiting.to_bytes(password="pw", entropy=entropy, cost=cheap), password="pw")
+    assert read == waiting
+    assert waiting.signing_key().public_key == first.signing_key().public_key
+    assert waiting.coming is not None
+    second = waiting.with_keys_taken_over()
+    assert (second.party, second.organisation, second.coming) == (first.party, first.organisation, None)
+    assert second.signing_key().public_key == waiting.coming.signing_key().public_key
+    assert second.hpke_key().public_key == waiting.coming.hpke_key().public_key
+    third = second.with_coming(entropy=entropy).with_keys_taken_over(b"certificate")
+    assert third.suite is Suite.P256
+    if kind is PartyKind.MEMBER:
+        assert third.block_key().public_key == second.block_key().public_key == first.signing_key().public_key
+        assert party_id(Suite.ED25519, third.block_key().public_key) == first.party
+    else:
+        assert third.founding_seed == b"", "an old key that serves nothing is not kept"
+    assert third.certificate == b"certificate"
+
+
+def test_nothing_prints_the_keys_on_their_way(entropy: Entropy) -> None:
+    waiting = new_identity(kind=PartyKind.MEMBER, entropy=entropy).with_coming(entropy=entropy)
+    assert waiting.coming is not None
+    assert waiting.coming.signing_seed.hex() not in repr(waiting) + repr(waiting.coming)
+    assert repr(waiting.coming.signing_seed) not in repr(waiting) + repr(waiting.coming)
+
+
+def test_a_file_of_before_keys_could_be_changed(entropy: Entropy, cheap: ScryptCost) -> None:
+    identity = new_identity(kind=PartyKind.STAFF, entropy=entropy, label="王医生")
+    fields = [2, 1, identity.signing_seed, identity.hpke_seed, identity.party, identity.organisation, b"der", "王医生"]
+    data = encode_key_file(encode(fields), kind="identity", password="pw", entropy=entropy, cost=cheap)
+    read = Identity.from_bytes(data, password="pw")
+    assert read == identity.with_certificate(b"der")

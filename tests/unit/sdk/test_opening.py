@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from carechain.core import merkle
 from carechain.core.codec import encode
 from carechain.core.commitment import resource_leaf
+from carechain.core.suite import Institution
 from carechain.sdk.opening import AnchoredRecord, NotBelieved, OpenCode, OpenedRecord, open_records, verify_record
 from carechain.sealing.hpke import HpkePrivateKey, seal_large
 from carechain.sealing.package import (
@@ -71,6 +72,26 @@ def test_records_come_back_as_received_in_the_order_asked() -> None:
     assert list(record.resources) == CONTENTS
     assert list(small.resources) == CONTENTS[:1]
     assert (record.record_id, record.version, record.root) == (ANCHOR.record_id, 2, ROOT)
+
+
+def test_a_record_is_believed_under_the_suite_it_was_committed_with_and_no_other() -> None:
+    """KEY-6: the commitments of an SM network are SM3; every altered byte is found there too."""
+    suite = Institution.SM
+    root = merkle.root([resource_leaf(salt, content, suite) for salt, content in RESOURCES])
+    record = seal_record(record_id=b"r" * 32, version=2, resources=RESOURCES, institution=suite)
+    anchor = replace(ANCHOR, root=root)
+    assert list(verify_record(record, anchor, suite).resources) == CONTENTS
+    for pair in ((record, anchor), (RECORD, ANCHOR)):
+        wrong = Institution.INTERNATIONAL if pair[0] is record else suite
+        with pytest.raises(NotBelieved) as caught:
+            verify_record(*pair, wrong)
+        assert caught.value.code is OpenCode.RESOURCE_ALTERED
+    first, *rest = record.resources
+    contents = [replace(first, content=bad) for bad in altered(first.content)]
+    for forged in [*contents, *(replace(first, salt=bad) for bad in altered(first.salt))]:
+        with pytest.raises(NotBelieved) as caught:
+            verify_record(replace(record, resources=(forged, *rest)), anchor, suite)
+        assert caught.value.code is OpenCode.RESOURCE_ALTERED
 
 
 def test_an_empty_question_has_an_empty_answer() -> None:

@@ -18,6 +18,7 @@ from carechain.chain.questions import (
     AnchorLine,
     GrantPage,
     HistoryPage,
+    OfEpoch,
     OfOrganisation,
     OfParty,
     OfPseudonym,
@@ -28,6 +29,7 @@ from carechain.chain.questions import (
 from carechain.chain.receipts import describe, encode_receipt
 from carechain.chain.tx import parse
 from carechain.contracts.access import EMPTY_LOG, RequestAccess
+from carechain.contracts.records import ConfirmErasure, Erase
 from carechain.contracts.relationships import PutSummary
 from carechain.core import merkle
 from carechain.core.codec import encode
@@ -43,20 +45,28 @@ from carechain.sdk.proofs import (
     verify_header,
     verify_inclusion,
 )
-from world import CHAIN_ID, RESULTS, Signer, World, anchor_of, anything, fresh, grant_of, record_id
+from ceremonies import Player, make_key
+from recoveries import start_of
+from world import CHAIN_ID, RESULTS, Actor, Signer, World, anchor_of, anything, fresh, grant_of, record_id
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """Steve has three records, one in two versions, a grant that ended and a ticket of Bert's."""
+    """Steve has three records, one in two versions, a grant that ended and a ticket of Bert's; the key was reshared."""
     world = fresh()
+    players = [Player(one) for one in world.members]
+    make_key(world, players)
+    make_key(world, players)
     world.grant(anything(world.steve, world.a), by=world.steve)
     world.grant(grant_of(world.steve, world.bert), by=world.steve)
     world.grant(grant_of(world.steve, world.bina, expires_s=world.time_s + 10), by=world.steve)
     world.wait(100)
     world.done(*[anchor_of(world.steve, name) for name in ("r", "s", "t")], by=world.carl)
     world.done(anchor_of(world.steve, "r", version=2, root=bytes(32)), by=world.carl)
+    world.done(Erase(pseudonym=world.steve.id, record=record_id("t")), by=world.steve)
+    world.done(ConfirmErasure(pseudonym=world.steve.id, record=record_id("t"), destroyed=12), by=world.a)
     world.done(PutSummary(pseudonym=world.steve.id, sealed=bytes(SUMMARY_BUCKET_BYTES)), by=world.steve)
+    world.done(start_of(world.steve, Actor("another key")), by=world.a)
     return world
 
 
@@ -116,10 +126,14 @@ def every_query(world: World, ticket: bytes) -> dict[str, Struct]:
         "relationships.summary": OfPseudonym(steve),
         "consent.grants": GrantPage(steve),
         "records.anchor": OfRecord(steve, record),
+        "records.erasure": OfRecord(steve, record_id("t")),
         "records.history": HistoryPage(steve, record),
         "records.timeline": TimelinePage(steve),
         "access.ticket": OfTicket(ticket),
         "access.log_head": OfPseudonym(steve),
+        "keyring.key": OfEpoch(),
+        "recovery.policy": OfPseudonym(steve),
+        "recovery.pending": OfPseudonym(steve),
     }
 
 
@@ -154,6 +168,7 @@ def test_where_one_row_is_promised_nothing_else_is_an_answer(world: World, ticke
         ("consent.grants", {"pseudonym": b"\x01" * 32}),
         ("records.anchor", {"record": b"\x01" * 32}),
         ("records.history", {"record": b"\x01" * 32}),
+        ("records.erasure", {"record": b"\x01" * 32}),
         ("access.ticket", {"id": b"\x01" * 32}),
     ],
 )
@@ -197,6 +212,45 @@ def test_an_older_version_is_not_the_latest(world: World) -> None:
         verify_answer("records.anchor", args, replace(true, rows=(older,), proofs=tuple(proven.values())), network)
     with pytest.raises(NotProven, match="no proof"):
         verify_answer("records.anchor", args, replace(true, proofs=true.proofs[:1]), network)
+
+
+def test_whether_a_record_was_erased_cannot_be_invented_or_hidden(world: World) -> None:
+    args, network = TimelinePage(world.steve.id), Network.of(world.genesis)
+    true = answer(world, "records.timeline", args)
+    erased = {line.record for line in true.rows if line.erased is not None}
+    assert erased == {record_id("t")}
+    (order,) = (line.erased for line in true.rows if line.erased is not None)
+    hidden = tuple(replace(line, erased=None) for line in true.rows)
+    invented = tuple(replace(line, erased=order) for line in true.rows)
+    moved = tuple(replace(line, erased=line.erased and replace(order, ordered_s=1)) for line in true.rows)
+    halved = tuple(replace(line, erased=order if line.version == 1 else None) for line in true.rows)
+    for rows in (hidden, invented, moved, halved):
+        with pytest.raises(NotProven):
+            verify_answer("records.timeline", args, replace(true, rows=rows), network)
+
+
+def test_a_receipt_cannot_be_invented_or_altered(world: World) -> None:
+    args, network = OfRecord(world.steve.id, record_id("t")), Network.of(world.genesis)
+    true = answer(world, "records.erasure", args)
+    (line,) = true.rows
+    (receipt,) = line.receipts
+    other = replace(receipt, organisation=world.b.id)
+    more = replace(receipt, receipt=replace(receipt.receipt, destroyed=31))
+    for receipts in ((receipt, other), (other,), (more,), (receipt, receipt)):
+        with pytest.raises(NotProven):
+            verify_answer("records.erasure", args, replace(true, rows=(replace(line, receipts=receipts),)), network)
+
+
+def test_an_epoch_before_is_not_the_one_in_force(world: World) -> None:
+    network = Network.of(world.genesis)
+    before, now = answer(world, "keyring.key", OfEpoch(epoch=1)), answer(world, "keyring.key", OfEpoch())
+    assert (before.rows[0].epoch, now.rows[0].epoch) == (1, 2)
+    verify_answer("keyring.key", OfEpoch(epoch=1), before, network)
+    old = replace(now, rows=before.rows, proofs=(*before.proofs, *now.proofs))
+    with pytest.raises(NotProven):
+        verify_answer("keyring.key", OfEpoch(), old, network)
+    with pytest.raises(NotProven, match="something else"):
+        verify_answer("keyring.key", OfEpoch(epoch=2), before, network)
 
 
 def test_whether_a_grant_is_live_is_not_handed_on(world: World) -> None:

@@ -6,11 +6,14 @@ summaries stored, the wallet thrown away and recovered from its seed.
 
 import pytest
 
+from carechain.core.codec import encode
+from carechain.core.hashing import tagged
 from carechain.core.limits import SUMMARY_BUCKET_BYTES, SUMMARY_SIZE_BYTES, WALLET_RECOVERY_GAP
 from carechain.core.rejection import Rejected
 from carechain.sdk.keyfile import Entropy, WalletCode
 from carechain.sdk.summary import open_summary, recover, seal_summary
 from carechain.sdk.wallet import Wallet
+from carechain.sealing import symmetric
 
 SEED, NONCE = bytes(range(32)), bytes(range(12))
 ORGANISATIONS = [bytes([number]) * 32 for number in range(6)]
@@ -129,3 +132,25 @@ def test_an_unknown_seed_finds_nothing(entropy: Entropy) -> None:
     ledger = stored(wallet_with(*ORGANISATIONS), entropy)
     recovery = recover(bytes(32), chain_id="test", organisations=ORGANISATIONS, exists=ledger.get)
     assert recovery.wallet.relations == ()
+
+
+def test_an_adopted_pseudonym_is_found_by_any_summary(entropy: Entropy) -> None:
+    wallet, _ = wallet_with(ORGANISATIONS[0]).with_adopted(ORGANISATIONS[1], b"p" * 32, label="家")
+    ledger = stored(wallet, entropy)
+    found = recover(SEED, chain_id="test", organisations=ORGANISATIONS, exists=ledger.get)
+    assert set(found.wallet.relations) == set(wallet.relations)
+    alone = {b"p" * 32: ledger[b"p" * 32]}
+    assert recover(SEED, chain_id="test", organisations=ORGANISATIONS, exists=alone.get).wallet.relations == ()
+    told = recover(SEED, chain_id="test", organisations=(), exists=ledger.get, adopted=[b"p" * 32, b"q" * 32])
+    assert set(told.wallet.relations) == set(wallet.relations)
+    assert told.unreadable == ()
+
+
+def test_a_summary_of_before_keys_could_be_changed() -> None:
+    wallet = wallet_with(ORGANISATIONS[0])
+    (relation,) = wallet.relations
+    old = [wallet.revision, [[relation.organisation, 0, relation.pseudonym, relation.label, relation.since_day]]]
+    padded = symmetric.pad(encode(old), bucket_bytes=SUMMARY_BUCKET_BYTES, overhead_bytes=1 + 12 + 16)
+    context = tagged("carechain/summary/1", b"test", relation.pseudonym)
+    sealed = b"\x01" + NONCE + symmetric.seal(wallet.summary_key(), nonce=NONCE, plaintext=padded, context=context)
+    assert open_summary(wallet, relation.pseudonym, sealed).relations == wallet.relations

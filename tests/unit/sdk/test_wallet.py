@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from carechain.core.binding import binding_message
@@ -57,6 +58,7 @@ def test_every_part_of_the_context_changes_every_key() -> None:
         (bytes(32), "a", Suite.ED25519, HOSPITAL, 0),
         (SEED, "b", Suite.ED25519, HOSPITAL, 0),
         (SEED, "a", Suite.P256, HOSPITAL, 0),
+        (SEED, "a", Suite.SM2, HOSPITAL, 0),
         (SEED, "a", Suite.ED25519, CLINIC, 0),
         (SEED, "a", Suite.ED25519, HOSPITAL, 1),
     ]
@@ -97,14 +99,15 @@ def test_label_and_number_of_relations_are_bounded(monkeypatch: pytest.MonkeyPat
     assert caught.value.code is WalletCode.TOO_MANY_RELATIONS
 
 
-def test_binding_proof_covers_all_it_names() -> None:
-    pseudonym = Wallet(seed=SEED, chain_id="test").pseudonym(HOSPITAL)
+@pytest.mark.parametrize("suite", list(Suite))
+def test_binding_proof_covers_all_it_names(suite: Suite) -> None:
+    pseudonym = Wallet(seed=SEED, chain_id="test", suite=suite).pseudonym(HOSPITAL)
     proof = binding_proof(pseudonym, chain_id="test", id_hash=b"h" * 32)
     right = {
         "chain_id": "test",
         "organisation": HOSPITAL,
         "id_hash": b"h" * 32,
-        "suite": int(Suite.ED25519),
+        "suite": int(suite),
         "public_key": pseudonym.signing.public_key,
         "hpke_key": pseudonym.hpke.public_key,
         "number": 0,
@@ -113,7 +116,7 @@ def test_binding_proof_covers_all_it_names() -> None:
         "chain_id": "other",
         "organisation": CLINIC,
         "id_hash": bytes(32),
-        "suite": 2,
+        "suite": 9,
         "public_key": bytes(32),
         "hpke_key": bytes(32),
         "number": 1,
@@ -121,7 +124,7 @@ def test_binding_proof_covers_all_it_names() -> None:
 
     def check(fields: dict[str, object]) -> None:
         message = binding_message(**fields)  # type: ignore[arg-type]
-        verify(suite=1, public_key=pseudonym.signing.public_key, signature=proof, message=message)
+        verify(suite=suite, public_key=pseudonym.signing.public_key, signature=proof, message=message)
 
     check(right)
     for name, value in wrong.items():
@@ -158,3 +161,55 @@ def test_nothing_prints_a_secret() -> None:
         assert SEED.hex() not in text
         assert repr(SEED) not in text
         assert "seed" not in text
+
+
+# --- keys that came later -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", [Suite.ED25519, Suite.P256])
+def test_later_keys_follow_from_the_seed_and_the_id(suite: Suite) -> None:
+    wallet = Wallet(seed=SEED, chain_id="链-1", suite=suite)
+    adopted, relation = wallet.with_adopted(HOSPITAL, CLINIC, label="家", since_day=3)
+    keys = adopted.keys_of(relation)
+    secrets = hkdf(b"carechain/adopted/1" + bytes([suite]) + "链-1".encode() + CLINIC + b"\x00\x00\x00\x01", 64)
+    assert keys.id == CLINIC
+    assert keys.signing.public_key == module.SigningKey(suite=suite, seed=secrets[:32]).public_key
+    assert keys.hpke.public_key == HpkePrivateKey(secrets[32:]).public_key
+    assert adopted.with_adopted(HOSPITAL, CLINIC) == (adopted, relation), "the same keys when it is tried again"
+
+
+def test_a_wallet_adopts_no_pseudonym_that_is_its_own() -> None:
+    """Who has this wallet has those keys: a recovery leads into another one."""
+    wallet, relation = Wallet(seed=SEED, chain_id="test").with_relation(HOSPITAL, label="", since_day=0)
+    with pytest.raises(Rejected) as caught:
+        wallet.with_adopted(HOSPITAL, relation.pseudonym)
+    assert caught.value.code is WalletCode.PSEUDONYM_OWN
+    with pytest.raises(Rejected) as caught:
+        wallet.with_generation(CLINIC, 1)
+    assert caught.value.code is WalletCode.RELATION_UNKNOWN
+
+
+def test_generations_of_one_relation() -> None:
+    wallet, relation = Wallet(seed=SEED, chain_id="test").with_relation(HOSPITAL, label="", since_day=0)
+    other, _ = wallet.with_relation(HOSPITAL, label="", since_day=0)
+    changed, second = other.with_generation(relation.pseudonym, 1)
+    assert changed.keys_of(second).id == relation.pseudonym == wallet.keys_of(relation).id
+    assert changed.of(relation.pseudonym) == second
+    assert [one.generation for one in changed.relations] == [1, 0]
+    keys = [wallet.keys_of(msgspec.structs.replace(relation, generation=number)) for number in range(4)]
+    assert len({one.signing.public_key for one in keys}) == len({one.hpke.public_key for one in keys}) == 4
+    for number, one in enumerate(keys):
+        assert changed.generation_of(second, one.signing.public_key) == number
+    assert changed.generation_of(second, bytes(32)) is None
+
+
+def test_a_wallet_file_of_before_keys_could_be_changed(entropy: Entropy, cheap: ScryptCost) -> None:
+    pseudonym = Wallet(seed=SEED, chain_id="test").pseudonym(HOSPITAL).id
+    payload = encode([SEED, "test", 1, 7, [[HOSPITAL, 0, pseudonym, "家", 45_000]]])
+    data = encode_key_file(payload, kind="wallet", password="pw", entropy=entropy, cost=cheap)
+    wallet = Wallet.from_bytes(data, password="pw")
+    (relation,) = wallet.relations
+    assert (wallet.revision, wallet.cards, relation.generation, relation.label) == (7, 0, 0, "家")
+    assert wallet.keys_of(relation).id == pseudonym
+    again = Wallet.from_bytes(wallet.to_bytes(password="pw", entropy=entropy, cost=cheap), password="pw")
+    assert again == wallet

@@ -13,6 +13,7 @@ from carechain.core import merkle
 from carechain.core.codec import Malformed
 from carechain.core.commitment import resource_commitment, resource_leaf
 from carechain.core.limits import GATEKEEPER_RECORDS, GATEKEEPER_RESPONSE_BYTES
+from carechain.core.suite import Institution
 from carechain.sealing.hpke import CannotOpen, HpkePrivateKey, seal_large
 from carechain.sealing.package import (
     PackageTooLarge,
@@ -53,10 +54,11 @@ def test_commitment_is_pinned() -> None:
     assert resource_leaf(salt, content) == hashlib.sha256(b"\x00" + expected.digest()).digest()
 
 
+@pytest.mark.parametrize("institution", list(Institution))
 @pytest.mark.parametrize("count", range(1, 41))
-def test_paths_are_those_of_the_merkle_tree(count: int) -> None:
-    leaves = [resource_leaf(salt, content) for salt, content in resources(count)]
-    record = seal_record(record_id=b"r" * 32, version=1, resources=resources(count))
+def test_paths_are_those_of_the_merkle_tree(count: int, institution: Institution) -> None:
+    leaves = [resource_leaf(salt, content, institution) for salt, content in resources(count)]
+    record = seal_record(record_id=b"r" * 32, version=1, resources=resources(count), institution=institution)
     assert record.count == count
     for resource in record.resources:
         assert list(resource.path) == merkle.prove(leaves, resource.index)

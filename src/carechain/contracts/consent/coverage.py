@@ -36,6 +36,9 @@ class Membership(Protocol):
     def put_party(self, party: bytes, row: Party) -> None:
         """Add or replace a party."""
 
+    def key_taken(self, key_id: bytes) -> bool:
+        """Whether a key is, or once was, some party's."""
+
     def has_left(self, party: Party) -> bool:
         """Whether the party was revoked, or its organisation is no longer a member."""
 

@@ -49,7 +49,7 @@ def appoint(ctx: Ctx, coverage: Coverage, msg: Appoint) -> None:
     require(msg.expires_s - ctx.time_s <= GRANT_LIFETIME_S, ConsentCode.EXPIRY_TOO_FAR)
     require(acceptance_holds(ctx, msg), ConsentCode.REPRESENTATIVE_PROOF_INVALID)
     representative = party_id(msg.suite, msg.public_key)
-    require(coverage.membership.party(representative) is None, ConsentCode.REPRESENTATIVE_EXISTS)
+    require(not coverage.membership.key_taken(representative), ConsentCode.REPRESENTATIVE_EXISTS)
     held = _forget_ended(ctx, coverage, msg.pseudonym)
     require(held < REPRESENTATIVES_PER_PSEUDONYM, ConsentCode.TOO_MANY_REPRESENTATIVES)
     coverage.tables.representatives.put(
