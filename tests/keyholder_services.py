@@ -35,9 +35,11 @@ from carechain.node.keyholder_store import KEYHOLDER_FILE, HolderSecret, Keyhold
 from carechain.sdk.answers import Submitted
 from carechain.sdk.client import Client
 from carechain.sdk.shares import SignedShare
+from carechain.state.node import EMPTY
 from carechain.state.overlay import Overlay
+from carechain.state.snapshot import Snapshot
 from ceremony_network import identity_of
-from world import EMPTY, Organisation, Snapshot, _InMemory, empty_state
+from world import Organisation, _InMemory, empty_state
 
 
 class Replica:

@@ -208,7 +208,7 @@ class Doorway:
             TokenStore(folder / "tokens.sqlite"),
             organisation=self.world.a.id,
             clock=self.house.clock,
-            is_erased=lambda address: self.house.ledger.view().contracts.records.is_erased_object(address),
+            is_erased=self.is_erased,
         )
         (folder / "arriving").mkdir()
         self.door = ObjectsDoor(
@@ -221,6 +221,10 @@ class Doorway:
             policy=Policy(partners=frozenset([self.world.b.id]), quota_bytes=1000),
         )
         self.http = httpx.AsyncClient()
+
+    def is_erased(self, address: bytes) -> bool:
+        """What the ledger says now."""
+        return self.house.ledger.view().contracts.records.is_erased_object(address)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Doorway"]:

@@ -80,6 +80,7 @@ def test_label_confusion_with_a_lower_grade(sealed: SealedWorld) -> None:
 
 
 def test_label_confusion_with_another_category_version_day_or_network(sealed: SealedWorld) -> None:
+    """Every other part of the label, one at a time."""
     steve = sealed.world.steve.id
     for name, label in (
         ("category", label_of(steve, "category", category=Category.IMAGE)),
@@ -182,7 +183,7 @@ def test_q_chosen_from_another_records_r(sealed: SealedWorld) -> None:
 
 
 def test_q_reused_for_two_records(sealed: SealedWorld) -> None:
-    """Both proofs hold. Two shares under one Q differ by the share of R1 - R2: who reads both has one from the other."""
+    """Both proofs hold. Two shares under one Q differ by that of R1 - R2: who may read one has the other too."""
     one, two, ticket = sealed.write("one"), sealed.write("two"), sealed.ticket()
     q = group.hash_to_scalar("reused", b"q")
     request = sealed.request(ticket, one, two)
@@ -212,6 +213,7 @@ def test_blinding_of_another_requester_replayed(sealed: SealedWorld) -> None:
 
 
 def test_blinding_of_an_older_ticket_replayed(sealed: SealedWorld) -> None:
+    """What the requester itself had sent under the ticket before, q and all."""
     one = sealed.write("one")
     older = sealed.request(sealed.ticket(), one)
     newer = remade(sealed.request(sealed.ticket(), one), blinding=older.items[0].blinding)

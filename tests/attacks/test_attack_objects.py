@@ -23,7 +23,6 @@ from msgspec.structs import replace
 
 from attacks.cast import Doorway, Ward, synchronous
 from carechain.chain.questions import AnchorLine
-from carechain.contracts.records import Anchor
 from carechain.core.rejection import Rejected
 from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
@@ -79,9 +78,14 @@ def made(content: bytes, *, key: bytes = KEY, record: bytes = RECORD, version: i
 def refused(code: SealingCode, data: bytes, *, key: bytes = KEY, version: int = 1) -> None:
     """It does not open, and says why."""
     with pytest.raises(Rejected) as caught:
-        reader = ObjectReader(data, key, record=RECORD, version=version)
-        reader.read(0, reader.size)
+        opened(data, key, version)
     assert caught.value.code is code
+
+
+def opened(data: bytes, key: bytes, version: int) -> bytes:
+    """All of its content."""
+    reader = ObjectReader(data, key, record=RECORD, version=version)
+    return reader.read(0, reader.size)
 
 
 def of_four_chunks() -> tuple[bytes, int]:
@@ -238,7 +242,7 @@ async def test_vault_operator_alters_one_copy(tmp_path: Path) -> None:
 def test_writer_that_anchors_other_contents(ward: Ward) -> None:
     """The object opens, every share is right, and what is in it is not what the ledger was told."""
     anchor, data = ward.seal("one")
-    lied: Anchor = replace(anchor, root=seeded("another root"))
+    lied = replace(anchor, root=seeded("another root"))
     not_believed(ward, ward.place(lied, data), SealingCode.CONTENTS_NOT_ANCHORED)
 
 

@@ -89,6 +89,7 @@ def test_recovery_by_a_rogue_registrar_vetoed(world: World, thief: Actor) -> Non
 
 
 def test_recovery_by_a_registrar_whom_the_patient_excluded(world: World, thief: Actor) -> None:
+    """The patient trusts two guardians and forbade the hospital to recover anything."""
     guard(world, world.steve, world.b, world.c, by_registrar=False)
     for who in (world.rosa, world.a):
         world.refused(RecoveryCode.REGISTRAR_FORBIDDEN, start_of(world.steve, thief), by=who)

@@ -52,6 +52,7 @@ def refused(sealed: SealedWorld, code: KeyholderCode, request: SharesRequest, *,
 
 
 def test_invented_ticket(sealed: SealedWorld) -> None:
+    """A number that the ledger never gave."""
     refused(sealed, KeyholderCode.TICKET_UNKNOWN, sealed.request(seeded("invented"), sealed.write("one")))
 
 
@@ -63,6 +64,7 @@ def test_ticket_of_another_requester(sealed: SealedWorld) -> None:
 
 
 def test_refused_ticket(sealed: SealedWorld) -> None:
+    """The ledger refused the request; the ticket that says so is shown as if it were one."""
     bina = sealed.world.bina
     refused(
         sealed,
@@ -73,12 +75,14 @@ def test_refused_ticket(sealed: SealedWorld) -> None:
 
 
 def test_expired_ticket(sealed: SealedWorld) -> None:
+    """The day after."""
     request = sealed.request(sealed.ticket(), sealed.write("one"))
     sealed.world.wait(TICKET_LIFETIME_S)
     refused(sealed, KeyholderCode.TICKET_EXPIRED, request)
 
 
 def test_revoked_ticket(sealed: SealedWorld) -> None:
+    """The patient ended this one ticket; the grant behind it lives on."""
     request = sealed.request(sealed.ticket(), sealed.write("one"))
     sealed.world.done(RevokeTicket(ticket=request.ticket), by=sealed.world.steve)
     refused(sealed, KeyholderCode.TICKET_REVOKED, request)
@@ -132,6 +136,7 @@ def test_ticket_after_the_grants_ancestor_died(sealed: SealedWorld) -> None:
 
 
 def test_ticket_of_a_doctor_who_was_dismissed(sealed: SealedWorld) -> None:
+    """The grant, the ticket and the key are all as they were; only the hospital has let the doctor go."""
     request = sealed.request(sealed.ticket(), sealed.write("one"))
     sealed.world.done(DismissStaff(party=sealed.world.bert.id), by=sealed.world.b)
     refused(sealed, KeyholderCode.NO_LONGER_ALLOWED, request)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
 import pytest
 from msgspec import Struct
 
@@ -39,10 +38,12 @@ SECRET = re.compile(
 PUBLIC = re.compile(r"public|hpke_key|holder_key|dealer_key|recipient_key|node_key|consensus_key|pub_key|key_file")
 CANARY = seeded("a secret that is printed nowhere")
 SHOWN = {
-    "core.quorum.ShareStatement.share",  # a released point with its proof: worth nothing without the blinding
+    "gatekeeper.erasing.Holdings.tokens",  # the store of them
     "gatekeeper.objects_door.PutTokens.tokens",  # what the vault is to see: worth nothing without the index key
     "gatekeeper.objects_door.SearchRequest.tokens",
     "node.archive.PasswordLock.salt",  # stands at the beginning of the file for everybody
+    "node.keyholder_store._Kept.shares",  # each prints itself without its scalar
+    "sdk.authentication._Session.key",  # the public key that the session was opened with
     "sdk.keyfile._Kdf.salt",
     "sdk.answers.ProvenEntry.key",  # where in the state an entry stands
     "sealing.quorum.dealing.Recipient.key",  # public one-ceremony keys
@@ -94,7 +95,9 @@ def shows(kind: type, field: str) -> bool:
 
 def is_object(kind: type, field: str) -> bool:
     """Whether the field holds an object of a class, which prints itself as it does anywhere."""
-    held = next((vars(one)["__annotations__"].get(field) for one in kind.__mro__ if "__annotations__" in vars(one)), None)
+    held = next(
+        (vars(one)["__annotations__"].get(field) for one in kind.__mro__ if "__annotations__" in vars(one)), None
+    )
     return isinstance(held, type) and held not in (bytes, str, int)
 
 
@@ -143,7 +146,7 @@ def test_the_search_finds_what_is_shown() -> None:
 def test_no_class_prints_a_field_that_may_be_secret() -> None:
     shown = {name for kind, field, name in suspects() if shows(kind, field)}
     assert shown - SHOWN - AWAITED == set()
-    assert SHOWN <= shown, "what is no longer there, or no longer shown, is no exception"
+    assert SHOWN.issubset(shown), "what is no longer there, or no longer shown, is no exception"
 
 
 def test_objects_that_hide_a_secret_do_not_print_it(sealed: SealedWorld, tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ class Contracts:
             keys.Check: lambda ctx, msg: keyring.check(ctx, ring, msg),
             keys.Expose: lambda ctx, msg: keyring.expose(ctx, ring, msg),
             keys.CloseRound: lambda ctx, msg: keyring.close_round(ctx, ring, msg),
-            keys.Accuse: lambda ctx, msg: keyring.accuse(ctx, ring, members, msg),
+            keys.Accuse: lambda ctx, msg: keyring.accuse(ctx, ring, members, tickets, msg),
         }
 
     def _later_versions(self) -> dict[tuple[Contract, int], dict[type[Message], Route]]:

@@ -27,16 +27,15 @@ from carechain.core.limits import MEMBERS
 from carechain.gatekeeper.objects_door import PutTokens, SearchAnswer, SearchRequest
 from carechain.node.relay import PREFIX
 from carechain.sdk.door import DoorSession
-from carechain.sdk.failures import refusal_in
+from carechain.sdk.failures import Unreachable, refusal_in
 from carechain.sdk.keyfile import read_bounded, write_private_file
-from carechain.sdk.shares import MSGPACK, KeyholderClient
+from carechain.sdk.shares import MSGPACK, Keyholder, KeyholderClient
 from carechain.sdk.signer import Signer
 from carechain.sdk.tls import no_trust
 from carechain.vault.base import VaultUnavailable
 from carechain.vault.remote import RemoteStore
 
 DOORS_FILE: Final = "doors.json"
-KEYHOLDERS_VARIABLE: Final = "CARECHAIN_KEYHOLDERS"
 _HINT: Final = "--keyholder"
 _TIMEOUT_S: Final = 60.0
 _UNAUTHORISED: Final = 401
@@ -155,6 +154,36 @@ class Door(Struct, frozen=True):
         return answer.content
 
 
+class _Keyholder(KeyholderClient):
+    """A keyholder that is asked within the session that is open at its door: servers count how many one party opens."""
+
+    def __init__(self, door: Door, seat: Seat) -> None:
+        actor = seat.actor
+        super().__init__(
+            door.http,
+            chain_id=seat.chain_id,
+            holder=door.member,
+            party=actor.party,
+            signing=actor.signing,
+            clock=now_s,
+            entropy=secrets.token_bytes,
+        )
+        self._session = door.session
+        self._last = ""
+
+    async def _open_session(self) -> str:
+        try:
+            token = await self._session.token()
+            if token == self._last:
+                # It was refused: it is good no more.
+                self._session.ended()
+                token = await self._session.token()
+        except VaultUnavailable as lost:
+            raise Unreachable(str(lost)) from None
+        self._last = token
+        return token
+
+
 class Corridor:
     """The doors that one command goes through, each connected once. Made by :func:`corridor`."""
 
@@ -196,21 +225,9 @@ class Corridor:
             pseudonym=pseudonym,
         )
 
-    async def keyholders(self, doors: Mapping[bytes, str]) -> list[KeyholderClient]:
+    async def keyholders(self, doors: Mapping[bytes, str]) -> Sequence[Keyholder]:
         """Each organisation as a keyholder."""
-        actor = self._seat.actor
-        return [
-            KeyholderClient(
-                (await self.door(member, url)).http,
-                chain_id=self._seat.chain_id,
-                holder=member,
-                party=actor.party,
-                signing=actor.signing,
-                clock=now_s,
-                entropy=secrets.token_bytes,
-            )
-            for member, url in doors.items()
-        ]
+        return [_Keyholder(await self.door(member, url), self._seat) for member, url in doors.items()]
 
 
 @asynccontextmanager

@@ -10,7 +10,19 @@ import typer
 
 from carechain.cli import keyholders
 from carechain.cli.options import ByAnyone, ByOrganisation, GatekeeperOption
-from carechain.cli.output import CannotRun, Desk, OptionGroup, Report, command, counted, lines, sub_app, table, tables
+from carechain.cli.output import (
+    CannotRun,
+    Denied,
+    Desk,
+    OptionGroup,
+    Report,
+    command,
+    counted,
+    lines,
+    sub_app,
+    table,
+    tables,
+)
 from carechain.cli.terms import ceiling, clinical_date, day, identifier
 from carechain.core.vocabulary import Category, Sensitivity
 
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
     from carechain.chain.questions import AnchorLine
     from carechain.cli.acting import Desktop, Seat
     from carechain.cli.sealed_jobs import Asked, Job, SealingJournal
-    from carechain.cli.unsealing import Quorum, Shown, Unsealed
+    from carechain.cli.unsealing import Quorum, Shown, Then, Unsealed
     from carechain.cli.writing_sealed import Written
     from carechain.sdk.searching import IndexSecret
 
@@ -291,10 +303,18 @@ class _Help:
         self._quorum: Quorum | None = None
         self._accused: dict[bytes, str] = {}
 
-    def run(self, wanted: "Sequence[AnchorLine]", *, url: str | None, out: Path | None) -> "list[Unsealed]":
-        """Open these records."""
+    def run(
+        self,
+        wanted: "Sequence[AnchorLine]",
+        *,
+        url: str | None,
+        out: Path | None = None,
+        then: "Then | None" = None,
+    ) -> "list[Unsealed]":
+        """Open these records, and do something with them while the doors are open."""
         from carechain.cli.unsealing import Unsealer, not_enough, quorum_of
         from carechain.cli.unsealing import accuse as put_on_ledger
+        from carechain.sdk.failures import Refused
         from carechain.sdk.gathering import NotEnoughShares
 
         desktop, seat = self._desktop, self._seat
@@ -303,9 +323,11 @@ class _Help:
         failure: NotEnoughShares | None = None
         opened: list[Unsealed] = []
         try:
-            opened = unsealer.run(wanted, vault_url=self.vault_url(url), out=out)
+            opened = unsealer.run(wanted, vault_url=self.vault_url(url), out=out, then=then)
         except NotEnoughShares as error:
             failure = error
+        except Refused as refused:
+            raise Denied(code=refused.code, label=refused.label, reason=refused.reason) from None
         self._trouble.tell(desktop.desk, desktop.keys.name_of, accusing=self._accuse)
         if self._accuse:
             self._accused = put_on_ledger(seat, self._trouble.lied)
@@ -379,10 +401,10 @@ def search(
     What is typed stands in this machine's list of processes; read it from standard input where others use the machine.
     """
     from carechain.cli.acting import Desktop
+    from carechain.cli.finding import Finder
     from carechain.cli.unsealing import shown_through
     from carechain.core.rejection import require
-    from carechain.sdk.searching import SearchCode, index_lines, key_of
-    from carechain.sealing.blind_index import BlindIndex
+    from carechain.sdk.searching import SearchCode, index_lines
 
     phrase = sys.stdin.read() if words == ["-"] else " ".join(words)
     desktop = Desktop(desk, by)
@@ -391,42 +413,12 @@ def search(
         indices = index_lines(shown.row.pseudonym, shown.lines)
         require(indices, SearchCode.NO_INDEX)
         helped = _Help(desktop, seat, shown, keyholder, accuse=accuse)
-        # Refused here where nothing can be searched for, before anybody is asked.
-        BlindIndex(bytes(32)).search_tokens(phrase)
-        opened = helped.run(indices, url=gatekeeper, out=None)
-        keys = [BlindIndex(key_of([file.content for file in one.files])) for one in opened]
-        tokens = [one.search_tokens(phrase) for one in keys]
-        found = _ask_vault(seat, shown, list(zip(indices, tokens, strict=True)), helped.vault_url(gatekeeper))
-    return _found(ticket, found, helped.data())
-
-
-def _ask_vault(
-    seat: "Seat", shown: "Shown", asking: "list[tuple[AnchorLine, tuple[bytes, ...]]]", url: str
-) -> "list[AnchorLine]":
-    import asyncio
-
-    from carechain.cli.doors import corridor
-    from carechain.cli.output import Denied
-    from carechain.sdk.failures import Refused
-    from carechain.sdk.searching import found_among
-
-    async def ask() -> "list[AnchorLine]":
-        found = []
-        async with corridor(seat) as doors:
-            door = await doors.door(shown.row.custodian, url)
-            for index, tokens in asking:
-                named = await door.search(shown.ticket, tokens)
-                found += found_among(shown.row.pseudonym, index, named, shown.lines)
-        return found
-
-    try:
-        return asyncio.run(ask())
-    except Refused as refused:
-        raise Denied(code=refused.code, label=refused.label, reason=refused.reason) from None
+        finder = Finder(shown, indices, phrase, url=helped.vault_url(gatekeeper))
+        helped.run(indices, url=gatekeeper, then=finder.ask)
+    return _found(ticket, finder.found, helped.data())
 
 
 def _found(ticket: bytes, found: "list[AnchorLine]", asked: "dict[str, object] | None") -> Report:
-    newest_first = sorted(found, key=lambda one: (-one.anchor.day, one.record))
     rows = [
         {
             "record": one.record.hex(),
@@ -436,7 +428,7 @@ def _found(ticket: bytes, found: "list[AnchorLine]", asked: "dict[str, object] |
             "day": clinical_date(one.anchor.day),
             "resources": one.anchor.resources,
         }
-        for one in newest_first
+        for one in found
     ]
     text = [[str(value) for value in row.values()] for row in rows]
     columns = ("record", "version", "category", "grade", "day", "resources")

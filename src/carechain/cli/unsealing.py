@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -213,6 +213,9 @@ class Unsealed(Struct, frozen=True, kw_only=True):
     files: Sequence[OpenedFile]
 
 
+Then = Callable[[Corridor, Sequence[Unsealed]], Awaitable[None]]
+
+
 class Unsealer:
     """Opens records one after the other for one ticket, and notes which keyholders made trouble."""
 
@@ -223,18 +226,19 @@ class Unsealer:
         self._trouble = trouble
         self._desk = desk
 
-    def run(self, lines: Sequence[AnchorLine], *, vault_url: str, out: Path | None) -> list[Unsealed]:
+    def run(
+        self, lines: Sequence[AnchorLine], *, vault_url: str, out: Path | None = None, then: Then | None = None
+    ) -> list[Unsealed]:
         """All of these, or the first reason why not; with ``out`` they are written there, else kept in memory.
 
-        Raises ``NotBelieved``, ``NotEnoughShares``, ``Rejected`` and ``OSError``.
+        ``then`` is done with them while the doors are open. Raises ``NotBelieved``, ``NotEnoughShares``, ``Rejected``
+        and ``OSError``.
         """
-        return asyncio.run(self._run(lines, vault_url, out))
+        return asyncio.run(self._run(lines, vault_url, out, then))
 
-    def read(self, lines: Sequence[AnchorLine], *, vault_url: str) -> list[tuple[bytes, ...]]:
-        """The resources of small records, such as index keys."""
-        return [tuple(file.content for file in one.files) for one in self.run(lines, vault_url=vault_url, out=None)]
-
-    async def _run(self, lines: Sequence[AnchorLine], vault_url: str, out: Path | None) -> list[Unsealed]:
+    async def _run(
+        self, lines: Sequence[AnchorLine], vault_url: str, out: Path | None, then: Then | None
+    ) -> list[Unsealed]:
         async with corridor(self._seat) as doors:
             vault = await doors.vault(self._shown.row.custodian, vault_url)
             sizes = await _sizes(vault, lines)
@@ -245,6 +249,8 @@ class Unsealer:
                 opened: list[Unsealed] = []
                 for part in _parts(lines, sizes):
                     opened += await self._part(reader, part, sizes, out)
+            if then is not None:
+                await then(doors, opened)
         return opened
 
     async def _reader(self, doors: Corridor, objects: Objects) -> SealedReader:

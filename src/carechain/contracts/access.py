@@ -202,6 +202,11 @@ class AccessTables:
         self.log = LOG.bind(state)
         self.log_heads = LOG_HEADS.bind(state)
 
+    def decided_s(self, ticket: bytes) -> int | None:
+        """When the request was decided."""
+        row = self.tickets.get(ticket)
+        return row.decided_s if row is not None else None
+
     def pseudonym_of(self, ticket: bytes) -> bytes | None:
         """Whose records the ticket is about."""
         row = self.tickets.get(ticket)

@@ -278,6 +278,14 @@ class MembershipTables:
         """The last keys that the party had before its present one, oldest first."""
         return (self.keys.get(party) or KeysRow()).former
 
+    def keys_since(self, party: bytes, time_s: int) -> tuple[tuple[int, bytes], ...]:
+        """Suite and public key of every key that the party has had since then, the present one first."""
+        row = self.parties.get(party)
+        if row is None:
+            return ()
+        former = ((one.suite, one.public_key) for one in self.former_keys(party) if one.until_s > time_s)
+        return ((row.suite, row.public_key), *former)
+
     def replace_key(
         self, ctx: Ctx, party: bytes, row: Party, *, suite: int, public_key: bytes, hpke_key: bytes
     ) -> None:

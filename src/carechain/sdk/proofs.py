@@ -332,6 +332,7 @@ ABOUT_ONE: Final = frozenset(
         "access.ticket",
         "keyring.key",
         "access.log_head",
+        "recovery.policy",
     }
 )
 """Those of them whose answer is one row; where there is none, the node refuses instead."""

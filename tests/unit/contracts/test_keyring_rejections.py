@@ -6,6 +6,7 @@ Method: one row per refusal; ceremonies are played by real participants up to th
 import pytest
 from msgspec.structs import replace
 
+from carechain.contracts.access import RequestAccess
 from carechain.contracts.governance import Propose, RemoveMember
 from carechain.contracts.keyring.schema import (
     Accuse,
@@ -25,11 +26,13 @@ from carechain.core.keyholders import SetKeyholders
 from carechain.core.message import Message
 from carechain.core.quorum import Complaint, DleqProof, KeyProof, ShareStatement, statement_bytes
 from carechain.core.rejection import RejectionCode
+from carechain.core.vocabulary import Purpose
 from carechain.node.keyholder_store import HolderSecret
 from carechain.sealing.quorum.release import make_share
 from ceremonies import ROUND_S, Player, key_of, keyholders, make_key, play, view_of, vote
+from recoveries import rotation_of
 from rejections import Arrange, Attempt, Limits, Rows, check_refused
-from world import CHAIN_ID, Organisation, World, seeded
+from world import CHAIN_ID, RESULTS, Actor, Organisation, World, grant_of, seeded
 
 rows = Rows()
 ROWS = rows
@@ -435,3 +438,24 @@ def test_a_refusal_in_a_round_leaves_the_ceremony_as_it_was(world: World) -> Non
     said = said_by(players[0], world, Deal)
     world.refused(KeyringCode.SIZE_WRONG, replace(said, shares=said.shares[1:]), by=players[0].organisation)
     assert play(world, players).row.phase is Phase.DONE
+
+
+@pytest.mark.parametrize("before_ticket", [False, True])
+def test_a_new_key_is_no_way_out_and_an_older_one_proves_nothing(world: World, *, before_ticket: bool) -> None:
+    """A key that counted when the ticket was given convicts; one that had ended may be a thief's by now."""
+    players = with_key(world)
+    world.grant(grant_of(world.steve, world.bert), by=world.steve)
+    asked = RequestAccess(pseudonym=world.steve.id, scope=RESULTS, purpose=Purpose.TREAT)
+    if before_ticket:
+        world.done(rotation_of(world.a, Actor("next")), by=world.a)
+        world.block(at=world.time_s + 1)
+    ticket = world.request(asked, by=world.bert).ticket
+    if not before_ticket:
+        world.block(at=world.time_s + 1)
+        world.done(rotation_of(world.a, Actor("next")), by=world.a)
+    said = replace(statement_of(world, players[0], lie=True), ticket=ticket)
+    message = accusation(said, world.a)
+    if before_ticket:
+        world.refused(KeyringCode.STATEMENT_NOT_SIGNED, message, by=world.bert)
+    else:
+        world.done(message, by=world.bert)

@@ -9,7 +9,7 @@ from carechain.chain.queries import Asker, QueryCode, View, ask
 from carechain.chain.questions import LogPage
 from carechain.chain.receipts import OK, Receipt, describe
 from carechain.chain.routing import EVENTS
-from carechain.contracts.access import ReportRelease, RequestAccess, RevokeTicket
+from carechain.contracts.access import ReportRelease, ReportShares, RequestAccess, RevokeTicket
 from carechain.contracts.consent.schema import Answer, AnswerRequest, Ask, Revoke, SetRule, Who
 from carechain.contracts.governance import AcceptAgreement, OfferAgreement, Propose, RemoveMember
 from carechain.contracts.membership import DismissStaff, ReplaceAuthority
@@ -21,6 +21,7 @@ from carechain.core.message import Event, tag_of
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Action, Category, Power, Purpose, mask
 from carechain.node.audience import RULES, Sight, require_block_reader, require_live, sees, shown, sight_of
+from ceremonies import Player, make_key
 from recoveries import rotation_of, staff_rotation, start_of, terms_of
 from world import (
     DAY_S,
@@ -175,6 +176,15 @@ def test_tickets_reach_requester_patient_and_custodian(world: World) -> None:
     released = world.done(ReportRelease(ticket=decided.ticket, records=1, digest=record_id("d")), by=world.a)[0]
     revoked = world.done(RevokeTicket(ticket=decided.ticket), by=world.steve)[0]
     assert audience(world, released) == audience(world, revoked) == concerned
+
+
+def test_shares_reach_who_reads_the_log_and_the_requester(world: World) -> None:
+    """Not the keyholder itself: it reads no log, and knows what it reported."""
+    make_key(world, [Player(one) for one in (world.b, world.c)])
+    wish = RequestAccess(pseudonym=world.steve.id, scope=RESULTS, purpose=Purpose.TREAT)
+    ticket = world.request(wish, by=world.carl).ticket
+    (shares,) = world.done(ReportShares(ticket=ticket, records=1, digest=record_id("d")), by=world.c)
+    assert audience(world, shares) == {"steve", "anna", "a", "carl"}
 
 
 def test_what_concerns_one_organisation(world: World) -> None:

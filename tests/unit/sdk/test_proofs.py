@@ -30,10 +30,12 @@ from carechain.chain.receipts import describe, encode_receipt
 from carechain.chain.tx import parse
 from carechain.contracts.access import EMPTY_LOG, RequestAccess
 from carechain.contracts.records import ConfirmErasure, Erase
+from carechain.contracts.recovery import NO_POLICY
 from carechain.contracts.relationships import PutSummary
 from carechain.core import merkle
 from carechain.core.codec import encode
 from carechain.core.limits import SUMMARY_BUCKET_BYTES
+from carechain.core.units import DAY_S
 from carechain.core.vocabulary import Purpose
 from carechain.sdk.answers import Inclusion, NamedRow, ProvenEntry, QueryAnswer, ShownReceipt, decode_answer
 from carechain.sdk.proofs import (
@@ -46,13 +48,16 @@ from carechain.sdk.proofs import (
     verify_inclusion,
 )
 from ceremonies import Player, make_key
-from recoveries import start_of
+from recoveries import guard, start_of
 from world import CHAIN_ID, RESULTS, Actor, Signer, World, anchor_of, anything, fresh, grant_of, record_id
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """Steve has three records, one in two versions, a grant that ended and a ticket of Bert's; the key was reshared."""
+    """Steve has three records, one in two versions, a grant that ended and a ticket of Bert's; the key was reshared.
+
+    The registrar and a guardian have each begun to replace his key.
+    """
     world = fresh()
     players = [Player(one) for one in world.members]
     make_key(world, players)
@@ -67,6 +72,8 @@ def world() -> World:
     world.done(ConfirmErasure(pseudonym=world.steve.id, record=record_id("t"), destroyed=12), by=world.a)
     world.done(PutSummary(pseudonym=world.steve.id, sealed=bytes(SUMMARY_BUCKET_BYTES)), by=world.steve)
     world.done(start_of(world.steve, Actor("another key")), by=world.a)
+    guard(world, world.steve, world.bert, wait_s=DAY_S)
+    world.done(start_of(world.steve, Actor("a third key"), attempt=1), by=world.bert)
     return world
 
 
@@ -190,6 +197,7 @@ def test_a_row_carries_the_id_that_was_asked_about(
         ("records.timeline", {"version": -1}),
         ("records.anchor", {"version": 1 << 32}),
         ("records.anchor", {"version": (1 << 32) - 1}),
+        ("recovery.pending", {"number": 1 << 32}),
     ],
 )
 def test_a_row_that_cannot_be_is_not_proven(world: World, ticket: bytes, name: str, wrong: dict[str, Any]) -> None:
@@ -263,7 +271,7 @@ def test_whether_a_grant_is_live_is_not_handed_on(world: World) -> None:
     assert proven.rows == tuple(NamedRow(one.grant_id, one.grant) for one in true.rows)
 
 
-@pytest.mark.parametrize("name", ["consent.grants", "records.history", "records.timeline"])
+@pytest.mark.parametrize("name", ["consent.grants", "records.history", "records.timeline", "recovery.pending"])
 def test_a_row_is_there_once_and_in_order(world: World, ticket: bytes, name: str) -> None:
     args = every_query(world, ticket)[name]
     true = answer(world, name, args)
@@ -281,6 +289,36 @@ def test_an_empty_log_is_proven_by_absence(world: World) -> None:
         verify_answer(
             "access.log_head", OfPseudonym(world.steve.id), replace(empty, proofs=()), Network.of(world.genesis)
         )
+
+
+def test_that_no_policy_was_ever_set_is_proven_by_absence(world: World) -> None:
+    args, network = OfPseudonym(world.mary.id), Network.of(world.genesis)
+    none = answer(world, "recovery.policy", args, by=world.mary)
+    assert none.rows == (NO_POLICY,)
+    assert verify_answer("recovery.policy", args, none, network).rows == (NO_POLICY,)
+    with pytest.raises(NotProven):
+        verify_answer("recovery.policy", OfPseudonym(world.steve.id), replace(none, proofs=()), network)
+
+
+def test_a_recovery_cannot_be_invented_or_altered(world: World) -> None:
+    args, network = OfPseudonym(world.steve.id), Network.of(world.genesis)
+    true = answer(world, "recovery.pending", args)
+    first, second = true.rows
+    moved = replace(second, number=2)
+    altered = replace(second, attempt=replace(second.attempt, public_key=first.attempt.public_key))
+    for other in (moved, altered):
+        with pytest.raises(NotProven):
+            verify_answer("recovery.pending", args, replace(true, rows=(first, other)), network)
+
+
+def test_who_may_recover_cannot_be_altered_or_left_out(world: World) -> None:
+    args, network = OfPseudonym(world.steve.id), Network.of(world.genesis)
+    true = answer(world, "recovery.policy", args)
+    (row,) = true.rows
+    assert (row.attempts, row.coming is not None) == (2, True)
+    for lie in ((NO_POLICY,), (replace(row, coming=None),), (replace(row, attempts=0),), ()):
+        with pytest.raises(NotProven):
+            verify_answer("recovery.policy", args, replace(true, rows=lie), network)
 
 
 def test_a_header_of_an_unknown_version_is_not_read(world: World) -> None:
