@@ -78,7 +78,7 @@ class KeysScript(Script):
             yield self.written(write_block)
         yield life.time_s, []
         yield from self.nobody_comes()
-        for write_block in (self.departure, self.rotations):
+        for write_block in (self.departure, self.rotations, self.no_way_out):
             yield self.written(write_block)
         yield from self.recovery()
         life.time_s += 100_000
@@ -174,7 +174,7 @@ class KeysScript(Script):
     def shares(self) -> None:
         """Three holders report shares, one of this epoch no more. A false share is accused, and a sound one in vain."""
         world, epoch = self.life.world, self.key().epoch
-        ticket = self.ticket()
+        ticket = self.released = self.ticket()
         self.send(ReportRelease(ticket=ticket, records=1, digest=seeded("release")), by=world.a)
         for player in self.players[:3]:
             self.send(ReportShares(ticket=ticket, records=1, digest=seeded("shares")), by=player.organisation)
@@ -253,6 +253,14 @@ class KeysScript(Script):
         self.send(staff_rotation(world.a, world.carl, key), by=world.a)
         self.send(anchor_of(world.steve, "by the new key"), by=with_key_of(world.carl, key))
         self.send(anchor_of(world.steve, "by the old key"), by=world.carl)
+
+    def no_way_out(self) -> None:
+        """A holder that changed its key is accused of what the old one signed: for a ticket since then it counts not."""
+        bert, epoch = self.life.world.bert, self.key().epoch
+        liar, other = self.players[4], self.players[3]
+        self.send(rotation_of(liar.organisation, Actor("a liar's second key")), by=liar.organisation)
+        for ticket in (self.ticket(), self.released):
+            self.send(self.accusation(ticket, liar, other.shares[epoch]), by=bert)
 
     def recovery(self) -> Iterator[Written]:
         """A patient's key is replaced against its holder's objection, by guardians, cards and the registrar."""

@@ -82,6 +82,8 @@ sees that nothing secret is printed. Every case:
 - ``test_share_of_a_point_that_nobody_asked_for``
 - ``test_three_liars_of_five``
 - ``test_framing_an_honest_keyholder``
+- ``test_liar_that_changes_its_key_before_it_is_accused``
+- ``test_framing_with_a_key_that_was_given_up``
 - ``test_framing_with_a_share_of_an_earlier_epoch``
 - ``test_share_from_an_old_file_that_would_convict_its_holder``
 - ``test_answer_opened_by_another``

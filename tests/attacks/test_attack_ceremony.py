@@ -245,7 +245,6 @@ def test_false_complaint_to_expose_an_honest_dealer(world: World) -> None:
     assert misdeeds(world) == [(liar.organisation.id, Misdeed.FALSE_COMPLAINT)]
 
 
-@pytest.mark.xfail(reason="contracts/keyring/rounds.py goes on where fewer than the threshold stay secret")
 def test_censored_extractions_put_the_key_on_the_ledger(world: World) -> None:
     """Who orders transactions holds back every extraction, or the chain stands still until the round is over.
 

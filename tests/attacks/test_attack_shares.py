@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from attacks.cast import Lie, Lying, Ward, among_honest, bent, signed_anew
 from carechain.contracts.keyring.schema import Accuse, KeyringCode, Misdeed
+from carechain.contracts.rotation import RotateKey, rotation_message
 from carechain.core import group
 from carechain.core.quorum import ShareStatement, statement_bytes
 from carechain.core.rejection import Rejected
@@ -24,7 +25,7 @@ from carechain.sdk.shares import KeyholderCode, SharesRefused, SignedShare, open
 from carechain.sealing.hpke import CannotOpen
 from carechain.sealing.quorum.release import make_share
 from sealed_world import Direct, SealedWorld
-from world import CHAIN_ID, anything, seeded
+from world import CHAIN_ID, Actor, Organisation, anything, seeded
 
 
 @pytest.fixture
@@ -196,6 +197,49 @@ def test_framing_an_honest_keyholder(sealed: SealedWorld) -> None:
     for signature in others:
         world.refused(KeyringCode.STATEMENT_NOT_SIGNED, Accuse(statement=false, signature=signature), by=world.bert)
     assert named(sealed) == []
+
+
+def rotation_of(party: Organisation, key: Actor) -> RotateKey:
+    """The member gets another key."""
+    wanted = rotation_message(
+        chain_id=CHAIN_ID,
+        party=party.id,
+        suite=key.signing.suite,
+        public_key=key.signing.public_key,
+        hpke_key=key.hpke.public_key,
+    )
+    return RotateKey(
+        suite=key.signing.suite,
+        public_key=key.signing.public_key,
+        hpke_key=key.hpke.public_key,
+        proof=key.signing.sign(wanted),
+    )
+
+
+def test_liar_that_changes_its_key_before_it_is_accused(sealed: SealedWorld) -> None:
+    """The signature under the false share is then no longer one of its present key."""
+    world, ticket = sealed.world, sealed.ticket()
+    (sound,) = sealed.opened(sealed.ask(world.bert, sealed.request(ticket, sealed.write("one"))), ticket)
+    lie = signed_anew(sealed, "a", sound, share=bent(sound).statement.share)
+    world.done(rotation_of(world.a, Actor("a's second key")), by=world.a)
+    world.done(Accuse(statement=lie.statement, signature=lie.signature), by=world.bert)
+    assert named(sealed) == [world.a.id]
+
+
+def test_framing_with_a_key_that_was_given_up(sealed: SealedWorld) -> None:
+    """A thief has the key that a keyholder replaced, and signs a false share with it for a ticket of today."""
+    world = sealed.world
+    world.done(rotation_of(world.a, Actor("a's second key")), by=world.a)
+    world.wait(1)
+    ticket = sealed.ticket()
+    (sound,) = sealed.opened(sealed.ask(world.bert, sealed.request(ticket, sealed.write("one")), "b"), ticket)
+    share = replace(bent(sound).statement.share, index=sealed.secrets["a"].by_epoch[1].index)
+    lie = signed_anew(sealed, "a", sound, share=share)
+    framing = Accuse(statement=lie.statement, signature=lie.signature)
+    world.refused(KeyringCode.STATEMENT_NOT_SIGNED, framing, by=world.bert)
+    invented = signed_anew(sealed, "a", lie, ticket=seeded("no such ticket"))
+    framing = Accuse(statement=invented.statement, signature=invented.signature)
+    world.refused(KeyringCode.STATEMENT_NOT_SIGNED, framing, by=world.bert)
 
 
 def test_framing_with_a_share_of_an_earlier_epoch(sealed: SealedWorld) -> None:

@@ -385,6 +385,26 @@ def test_without_a_grant_it_is_refused_and_with_one_the_same_command_finishes(si
     assert [one for one in (site.vault / "sealing").iterdir() if one.is_dir()] == []
 
 
+def test_an_index_of_somebody_else_is_left_alone(site: Site, sealed: dict[str, Any]) -> None:
+    """Without the secret that the index was made from, records are sealed all the same, and say so."""
+    secret, kept = site.folder / "a" / "keys" / "index.secret", site.folder / "kept.secret"
+    secret.rename(kept)
+    try:
+        other = site.seal(site.file("other-secret.txt", "另一个密钥".encode()), *RESULT)
+        assert (other["records"][0]["searchable"], other["indices"]) == (False, 0)
+        assert "is not indexed" in site.said
+    finally:
+        kept.replace(secret)
+
+
+def test_a_grade_below_the_usual_is_remarked_on(site: Site, sealed: dict[str, Any]) -> None:
+    before = len(site.said)
+    site.seal(site.file("usual.txt", "血脂正常".encode()), *RESULT)
+    assert "usually graded" not in site.said[before:]
+    site.seal(site.file("low.txt", "HIV 抗体阳性 复查".encode()), *RESULT)
+    assert "usually graded" in site.said[before:]
+
+
 # --- a kill anywhere ------------------------------------------------------------------------------------
 
 KILLED = """

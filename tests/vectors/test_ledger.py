@@ -24,6 +24,7 @@ from carechain.chain.receipts import OK, decode_receipt, encode_receipt
 from carechain.chain.routing import MESSAGES
 from carechain.chain.transition import Block
 from carechain.chain.tx import AdmissionCode, parse
+from carechain.contracts.records import Anchor
 from carechain.core.evidence import Evidence, Offence
 from carechain.core.merkle import leaf_hash
 from carechain.core.message import tag_of
@@ -164,14 +165,17 @@ def test_the_vectors_are_what_the_generator_writes(generator: ModuleType, vector
 
 def test_the_vectors_cover_every_message_and_every_kind_of_failure() -> None:
     succeeded: set[str] = set()
+    sealed: set[bool] = set()
     codes: set[int] = set()
     blocks = [block for one in GENERATORS for block in json.loads(one.VECTORS.read_text(encoding="utf-8"))["blocks"]]
     for block in blocks:
         for raw, receipt in zip(block["txs"], block["receipts"], strict=True):
             codes.add(receipt["code"])
-            if receipt["code"] == OK:
-                succeeded.update(tag_of(type(message)) for message in parse(bytes.fromhex(raw)).body.messages)
+            messages = parse(bytes.fromhex(raw)).body.messages if receipt["code"] == OK else ()
+            succeeded.update(tag_of(type(message)) for message in messages)
+            sealed.update(message.sealed is not None for message in messages if isinstance(message, Anchor))
     assert sorted({tag_of(kind) for kind in MESSAGES} - succeeded) == []
+    assert sealed == {True, False}
     assert codes & {int(code) for code in AdmissionCode}
     assert any(code > 200 for code in codes)
     assert any(not block["txs"] for block in blocks)

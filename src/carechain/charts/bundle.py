@@ -64,6 +64,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     resource_id: str
     body: bytes
 
+    def __repr__(self) -> str:
+        return "Entry()"
+
     @property
     def key(self) -> str:
         """``Type/id``, how the rest of the chart names the resource."""

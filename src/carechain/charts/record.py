@@ -60,6 +60,9 @@ class ResourceContent(Struct, frozen=True, kw_only=True):
     index: int
     path: tuple[bytes, ...]
 
+    def __repr__(self) -> str:
+        return f"ResourceContent(index={self.index})"
+
 
 class RecordContent(Struct, frozen=True, kw_only=True):
     """A record version as the database has it now, altered or not: :func:`check` tells.

@@ -29,6 +29,7 @@ from carechain.node.relay import PREFIX
 from carechain.sdk.door import DoorSession
 from carechain.sdk.failures import Unreachable, refusal_in
 from carechain.sdk.keyfile import read_bounded, write_private_file
+from carechain.sdk.nodes import Node
 from carechain.sdk.shares import MSGPACK, Keyholder, KeyholderClient
 from carechain.sdk.signer import Signer
 from carechain.sdk.tls import no_trust
@@ -88,12 +89,11 @@ def known_doors(home: Path, keys: Keyring, given: Sequence[str] | None) -> dict[
 def require_url(url: str) -> str:
     """``url`` if it is one that can be called; raises ``typer.BadParameter``."""
     try:
-        found = httpx.URL(url)
-    except httpx.InvalidURL:
-        found = httpx.URL("")
-    if found.scheme not in ("http", "https") or not found.host:
-        raise typer.BadParameter(f"{url!r} is no address such as https://gatekeeper.example:8712", param_hint=_HINT)
-    return url.rstrip("/")
+        return Node.of(url).url
+    except ValueError:
+        raise typer.BadParameter(
+            f"{url!r} is no address such as https://gatekeeper.example:8712", param_hint=_HINT
+        ) from None
 
 
 def _given(keys: Keyring, given: Sequence[str] | None) -> dict[bytes, str]:

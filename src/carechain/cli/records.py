@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from carechain.cli.acting import Desktop
     from carechain.cli.keyring import Actor
 
-app = sub_app("Records: add FHIR to the charts and anchor it; read what a ticket allows; see versions; erase.")
+app = sub_app("Records: add FHIR and anchor it; seal, open and search; read what a ticket allows; see versions; erase.")
 app.add_typer(sealing.app)
 app.add_typer(erasing.app)
 

@@ -59,6 +59,9 @@ class _Answer(Struct):
 class _Session(Struct):
     token: str
 
+    def __repr__(self) -> str:
+        return "_Session()"
+
 
 _refusals = msgspec.json.Decoder(_Refusal)
 _answers = msgspec.msgpack.Decoder(_Answer)

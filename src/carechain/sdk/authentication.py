@@ -75,6 +75,9 @@ class OpenSession(Struct, frozen=True, kw_only=True):
     party: bytes
     expires_s: int
 
+    def __repr__(self) -> str:
+        return f"OpenSession(party={self.party.hex()}, expires_s={self.expires_s})"
+
 
 _openings = msgspec.msgpack.Decoder(Opening)
 

@@ -20,6 +20,9 @@ _MSGPACK: Final = "application/msgpack"
 class _Session(Struct):
     token: str
 
+    def __repr__(self) -> str:
+        return "_Session()"
+
 
 _sessions: Final = msgspec.msgpack.Decoder(_Session)
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -168,6 +168,9 @@ class _FirstIdentity(Struct, frozen=True, array_like=True, forbid_unknown_fields
     certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_SIZE_BYTES)]
     label: Label
 
+    def __repr__(self) -> str:
+        return "_FirstIdentity()"
+
     def identity(self) -> Identity:
         """The same as it is written now."""
         return Identity(

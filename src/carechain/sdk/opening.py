@@ -63,6 +63,9 @@ class OpenedRecord(Struct, frozen=True, kw_only=True):
     root: Hash
     resources: tuple[bytes, ...]
 
+    def __repr__(self) -> str:
+        return f"OpenedRecord(record_id={self.record_id.hex()}, version={self.version})"
+
 
 def open_records(
     sealed: bytes,

@@ -249,6 +249,9 @@ class _FirstWallet(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     revision: U32
     relations: Annotated[tuple[FirstRelation, ...], Meta(max_length=WALLET_RELATIONS)]
 
+    def __repr__(self) -> str:
+        return "_FirstWallet()"
+
     def wallet(self) -> Wallet:
         """The same wallet as it is written now."""
         return Wallet(

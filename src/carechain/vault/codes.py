@@ -4,7 +4,7 @@ from carechain.core.rejection import RejectionCode
 
 
 class VaultCode(RejectionCode):
-    """Append-only; order is precedence."""
+    """Why a vault or its door refuses. Append-only; order is precedence."""
 
     REQUEST_MALFORMED = 2001, "The request does not fit. See docs/operating/vault.md."
     ADDRESS_MALFORMED = 2002, "An address is 64 hexadecimal digits in small letters: the hash of the object's bytes."

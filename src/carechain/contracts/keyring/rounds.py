@@ -253,6 +253,10 @@ def _closed(tables: KeyringTables, ceremony: bytes, row: CeremonyRow) -> tuple[C
             # From here on nobody drops out: who could take its part of the key away again could choose the key.
             return replace(row, exposed=row.qualified & ~row.extracted), Phase.CHECK
         case Phase.CHECK:
+            # What is exposed becomes public. As many parts as the threshold must stay secret, and one of them is an
+            # honest holder's: where more fell silent, as when the chain stood still, no key is better than a known one.
+            if (row.qualified & ~row.exposed).bit_count() < needed:
+                return row, Phase.FAILED
             return row, Phase.EXPOSE if row.exposed else Phase.DONE
     if not enough_shown(tables, ceremony, row):
         return row, Phase.FAILED
