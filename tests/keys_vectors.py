@@ -255,7 +255,7 @@ class KeysScript(Script):
         self.send(anchor_of(world.steve, "by the old key"), by=world.carl)
 
     def no_way_out(self) -> None:
-        """A holder that changed its key is accused of what the old one signed: for a ticket since then it counts not."""
+        """A holder that changed its key is accused of what the old one signed: for tickets since then in vain."""
         bert, epoch = self.life.world.bert, self.key().epoch
         liar, other = self.players[4], self.players[3]
         self.send(rotation_of(liar.organisation, Actor("a liar's second key")), by=liar.organisation)

@@ -358,12 +358,15 @@ class Story:
         holders = [
             KeyholderClient(
                 http,
-                chain_id=CHAIN_ID,
+                DoorSession(
+                    http,
+                    DoorKey(self.bert.id, self.bert.signing),
+                    chain_id=CHAIN_ID,
+                    server=member.id,
+                    clock=now_s,
+                    entropy=os.urandom,
+                ),
                 holder=member.id,
-                party=self.bert.id,
-                signing=self.bert.signing,
-                clock=now_s,
-                entropy=os.urandom,
             )
             for http, member in zip(doors, self.network.members, strict=True)
         ]

@@ -401,7 +401,7 @@ def test_a_grade_below_the_usual_is_remarked_on(site: Site, sealed: dict[str, An
     before = len(site.said)
     site.seal(site.file("usual.txt", "血脂正常".encode()), *RESULT)
     assert "usually graded" not in site.said[before:]
-    site.seal(site.file("low.txt", "HIV 抗体阳性 复查".encode()), *RESULT)
+    site.seal(site.file("low.txt", "精神分裂症复诊".encode()), *RESULT)
     assert "usually graded" in site.said[before:]
 
 

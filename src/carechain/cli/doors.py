@@ -27,7 +27,7 @@ from carechain.core.limits import MEMBERS
 from carechain.gatekeeper.objects_door import PutTokens, SearchAnswer, SearchRequest
 from carechain.node.relay import PREFIX
 from carechain.sdk.door import DoorSession
-from carechain.sdk.failures import Unreachable, refusal_in
+from carechain.sdk.failures import refusal_in
 from carechain.sdk.keyfile import read_bounded, write_private_file
 from carechain.sdk.nodes import Node
 from carechain.sdk.shares import MSGPACK, Keyholder, KeyholderClient
@@ -154,36 +154,6 @@ class Door(Struct, frozen=True):
         return answer.content
 
 
-class _Keyholder(KeyholderClient):
-    """A keyholder that is asked within the session that is open at its door: servers count how many one party opens."""
-
-    def __init__(self, door: Door, seat: Seat) -> None:
-        actor = seat.actor
-        super().__init__(
-            door.http,
-            chain_id=seat.chain_id,
-            holder=door.member,
-            party=actor.party,
-            signing=actor.signing,
-            clock=now_s,
-            entropy=secrets.token_bytes,
-        )
-        self._session = door.session
-        self._last = ""
-
-    async def _open_session(self) -> str:
-        try:
-            token = await self._session.token()
-            if token == self._last:
-                # It was refused: it is good no more.
-                self._session.ended()
-                token = await self._session.token()
-        except VaultUnavailable as lost:
-            raise Unreachable(str(lost)) from None
-        self._last = token
-        return token
-
-
 class Corridor:
     """The doors that one command goes through, each connected once. Made by :func:`corridor`."""
 
@@ -227,7 +197,8 @@ class Corridor:
 
     async def keyholders(self, doors: Mapping[bytes, str]) -> Sequence[Keyholder]:
         """Each organisation as a keyholder."""
-        return [_Keyholder(await self.door(member, url), self._seat) for member, url in doors.items()]
+        opened = [await self.door(member, url) for member, url in doors.items()]
+        return [KeyholderClient(one.http, one.session, holder=one.member) for one in opened]
 
 
 @asynccontextmanager

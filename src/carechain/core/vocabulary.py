@@ -131,7 +131,9 @@ ALL_PURPOSES = (1 << len(Purpose)) - 1
 ALL_CATEGORIES = (1 << len(Category)) - 1
 ALL_ROLES = (1 << len(Role)) - 1
 ALL_ACTIONS = int(Action.READ | Action.WRITE | Action.DELEGATE | Action.SUBMIT | Action.SEND | Action.NOTIFY)
-ALL_POWERS = int(Power.GRANT | Power.REVOKE | Power.ANSWER | Power.READ_LOG | Power.READ_RECORDS | Power.RULES | Power.ERASE)
+ALL_POWERS = int(
+    Power.GRANT | Power.REVOKE | Power.ANSWER | Power.READ_LOG | Power.READ_RECORDS | Power.RULES | Power.ERASE
+)
 
 
 def mask(*members: IntEnum) -> int:

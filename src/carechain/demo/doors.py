@@ -104,15 +104,8 @@ class Doors:
         return row
 
     def _keyholder(self, who: Asker, handle: str) -> KeyholderClient:
-        return KeyholderClient(
-            self._connection(handle),
-            chain_id=self._network.chain_id,
-            holder=self._network[handle].id,
-            party=who.id,
-            signing=who.signing,
-            clock=wall_s,
-            entropy=self._entropy,
-        )
+        holder = self._network[handle].id
+        return KeyholderClient(self._connection(handle), self._session(who, handle), holder=holder)
 
     def _members(self) -> dict[bytes, Party]:
         membership = self._network.view().contracts.membership

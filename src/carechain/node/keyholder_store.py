@@ -1,8 +1,9 @@
 """What a keyholder keeps secret: the seed of a ceremony under way, and its share of the consortium key (KEY-3).
 
 One encrypted file, ``keyholder.json`` among the home's keys, of the format of every key file. Its password is hashed
-from the secret of the organisation's member key: whoever can act as the organisation can open it, and nobody else. So
-the node needs no second password, and the file costs nothing to write while a ceremony goes on.
+from the secret of the organisation's first key, which its key file keeps for good: whoever can open the one can open
+the other. So the node needs no second password, the file costs nothing to write while a ceremony goes on, and changing
+the member key leaves it alone, whether the node runs meanwhile or not.
 
 A seed is durable before anything is sent that follows from it, and gone when its ceremony is over. A share is gone when
 the next epoch is on the ledger: fewer than the threshold of shares of one epoch are then worth nothing to a thief.
@@ -34,7 +35,6 @@ from carechain.sealing.quorum.dealing import SEED_SIZE
 from carechain.sealing.symmetric import ScryptCost
 
 KEYHOLDER_FILE: Final = "keyholder.json"
-NEXT_SUFFIX: Final = ".next"
 _COST: Final = ScryptCost(n=1 << 10)
 """The password is 32 random bytes as hexadecimal digits: there is nothing to guess, so guesses need not be dear."""
 _SEEDS: Final = 4
@@ -80,8 +80,10 @@ _kept = msgspec.msgpack.Decoder(_Kept)
 
 
 def file_password(identity: Identity) -> str:
-    """What the file of this organisation is encrypted under."""
-    return tagged("carechain/keyholder-file/1", identity.signing_seed).hex()
+    """What the file of this organisation is encrypted under; the same before and after a change of its key."""
+    # Before the first change the first key is the present one, and no founding seed is kept apart.
+    first = identity.founding_seed[1:] or identity.signing_seed
+    return tagged("carechain/keyholder-file/1", first).hex()
 
 
 class KeyholderStore:
@@ -104,24 +106,15 @@ class KeyholderStore:
         Raises :class:`KeyholderFileUnusable` for a file that is damaged or another organisation's, and ``OSError``.
         """
         password = file_password(identity)
-        following = _next_to(path)
-        if not path.is_file() and not following.is_file():
+        if not path.is_file():
             return cls(path, password=password, entropy=entropy)
         try:
-            try:
-                kept = _read(path, password)
-            except Rejected as refused:
-                if refused.code is not WalletCode.PASSWORD_WRONG or not following.is_file():
-                    raise
-                # The member key was replaced after the file had been prepared for it: only the last step is missing.
-                kept = _read(following, password)
-                following.replace(path)
-        except (Rejected, FileNotFoundError) as refused:
-            why = (
-                refused.code.reason if isinstance(refused, Rejected) else "It is missing, and the one after it is not."
-            )
+            kept = _read(path, password)
+        except Rejected as refused:
+            why = "It is another organisation's." if refused.code is WalletCode.PASSWORD_WRONG else refused.code.reason
             raise KeyholderFileUnusable(
-                f"{path}: {why} Without it the organisation has no share until the members vote for keyholders again."
+                f"{path}: {why} Without it the organisation has no share until the members vote for keyholders again: "
+                "put the right file back, or move this one away and start."
             ) from None
         return cls(path, password=password, entropy=entropy, kept=kept)
 
@@ -170,21 +163,9 @@ class KeyholderStore:
         """Forget the shares of earlier epochs: call it once ``epoch`` is in force on the ledger."""
         self._write(replace(self._kept, shares=tuple(one for one in self._kept.shares if one.epoch >= epoch)))
 
-    def prepare_for(self, identity: Identity) -> None:
-        """Before the member key is replaced by ``identity``: lay the content ready under the new key, beside the file.
-
-        Whichever of the two keys the home has afterwards opens one of the two files.
-        """
-        if self._path.is_file():
-            _write(_next_to(self._path), self._kept, file_password(identity), self._entropy)
-
     def _write(self, kept: _Kept) -> None:
         _write(self._path, kept, self._password, self._entropy)
         self._kept = kept
-
-
-def _next_to(path: Path) -> Path:
-    return path.with_name(path.name + NEXT_SUFFIX)
 
 
 def _read(path: Path, password: str) -> _Kept:

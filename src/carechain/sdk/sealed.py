@@ -19,11 +19,9 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from carechain.chain.questions import AnchorLine
 from carechain.contracts.records import Anchor, SealedHashes
-from carechain.core.codec import encode
 from carechain.core.limits import GATEKEEPER_RESPONSE_BYTES, SHARES_PER_REQUEST
 from carechain.core.quorum import BadCapsule, Label, decode_capsule, label_bytes
 from carechain.core.rejection import Rejected, require
@@ -32,6 +30,7 @@ from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
 from carechain.sdk.gathering import Gatherer, ToRelease
 from carechain.sdk.opening import NotBelieved, OpenedRecord
+from carechain.sdk.padding import padded
 from carechain.sealing.chunks import OBJECT_KEY_SIZE, key_commitment
 from carechain.sealing.codes import SealingCode
 from carechain.sealing.contents import Contents, ContentsSource, Resource
@@ -40,8 +39,6 @@ from carechain.sealing.objects import Header, ObjectReader, Sealed, read_prefix,
 from carechain.sealing.quorum.capsule import ENTROPY_SIZE, seal_key
 from carechain.vault.base import verified
 
-SEALED_ANCHOR_BYTES: Final = 384
-"""Every sealed anchor's encoded size: its locator is filled up, and a transaction's length says nothing (LED-15)."""
 FETCHES_AT_ONCE: Final = 16
 READ_BYTES: Final = 4 * GATEKEEPER_RESPONSE_BYTES
 """The most that the objects of one batch may take in memory."""
@@ -158,7 +155,7 @@ def _anchor(about: About, root: bytes, count: int, sealed: Sealed, entropy: Call
         locator=b"",
         sealed=SealedHashes(capsule=sha256(sealed.capsule).digest(), object=sealed.address),
     )
-    return replace(bare, locator=entropy(SEALED_ANCHOR_BYTES - len(encode(bare))))
+    return padded(bare, entropy=entropy)
 
 
 # --- opening --------------------------------------------------------------------------------------------

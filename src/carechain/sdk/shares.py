@@ -14,21 +14,21 @@ import msgspec
 from msgspec import Meta, Struct
 
 from carechain.core.codec import Malformed, decode_strict, encode
-from carechain.core.crypto import SigningKey
 from carechain.core.hashing import tagged
 from carechain.core.ids import U32, U63, RecordId, TicketId
 from carechain.core.limits import (
     CAPSULE_SIZE_BYTES,
-    NONCE_SIZE,
     SHARES_PER_REQUEST,
     SHARES_REQUEST_BYTES,
     SIGNATURE_SIZE,
 )
 from carechain.core.quorum import Blinding, ShareStatement
 from carechain.core.rejection import Rejected, RejectionCode
-from carechain.sdk.authentication import AuthCode, OpenSession, Service, sign_opening
+from carechain.sdk.authentication import AuthCode
+from carechain.sdk.door import DoorSession
 from carechain.sdk.failures import Refused, Unreachable, refusal_in
 from carechain.sealing.hpke import HpkePrivateKey, open_large, seal_large
+from carechain.vault.base import VaultUnavailable
 
 MSGPACK: Final = "application/msgpack"
 SHARES_PATH: Final = "/v1/shares"
@@ -115,7 +115,6 @@ _Shares = Annotated[tuple[SignedShare, ...], Meta(max_length=SHARES_PER_REQUEST)
 _requests: Final = msgspec.msgpack.Decoder(SharesRequest)
 _answers: Final = msgspec.msgpack.Decoder(SharesAnswer)
 _shares: Final = msgspec.msgpack.Decoder(_Shares)
-_sessions: Final = msgspec.msgpack.Decoder(OpenSession)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -175,32 +174,17 @@ class Keyholder(Protocol):
 
 
 class KeyholderClient:
-    """One party at one keyholder over HTTP. The session is opened at the first request and renewed when it ends.
+    """One party at one keyholder over HTTP, within its session at the organisation's door.
 
     Refusals are raised as they were made: :class:`SharesRefused` with its :class:`KeyholderCode`, ``Refused`` for what
     else the server says. Neither the connection nor its failures name any content.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        *,
-        chain_id: str,
-        holder: bytes,
-        party: bytes,
-        signing: SigningKey,
-        clock: Callable[[], int],
-        entropy: Callable[[int], bytes],
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, session: DoorSession, *, holder: bytes) -> None:
         """``http`` has the address of the keyholder's door as its base URL and stays the caller's to close."""
         self.party: Final = holder
         self._http = http
-        self._chain_id = chain_id
-        self._requester = party
-        self._signing = signing
-        self._clock = clock
-        self._entropy = entropy
-        self._token: str | None = None
+        self._session = session
 
     async def shares(self, request: SharesRequest) -> SharesAnswer:
         """Ask for shares; signs in again once if the server has forgotten the session."""
@@ -209,31 +193,17 @@ class KeyholderClient:
         except Refused as refused:
             if refused.code != AuthCode.SESSION_UNKNOWN:
                 raise
-        self._token = None
+        self._session.ended()
         return await self._ask(request)
 
     async def _ask(self, request: SharesRequest) -> SharesAnswer:
-        if self._token is None:
-            self._token = await self._open_session()
-        data = await self._post(SHARES_PATH, _encoder.encode(request), {"authorization": f"Bearer {self._token}"})
+        try:
+            token = await self._session.token()
+        except VaultUnavailable as lost:
+            raise Unreachable(str(lost)) from None
+        data = await self._post(SHARES_PATH, _encoder.encode(request), {"authorization": f"Bearer {token}"})
         try:
             return _answers.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise Unreachable("the answer is not a keyholder's") from None
-
-    async def _open_session(self) -> str:
-        opening = sign_opening(
-            self._signing,
-            chain_id=self._chain_id,
-            service=Service.GATEKEEPER,
-            server=self.party,
-            party=self._requester,
-            time_s=self._clock(),
-            nonce=self._entropy(NONCE_SIZE),
-        )
-        data = await self._post("/v1/session", _encoder.encode(opening), {})
-        try:
-            return _sessions.decode(data).token
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unreachable("the answer is not a keyholder's") from None
 

@@ -15,7 +15,8 @@ from carechain.core.codec import encode
 from carechain.core.limits import LOCATOR_SIZE_BYTES, RECORD_VERSIONS, RESOURCES_PER_RECORD
 from carechain.core.scope import LAST_DAY
 from carechain.core.vocabulary import Category, Sensitivity
-from carechain.gatekeeper.anchoring import ANCHOR_BYTES, anchor_of, in_transactions, padded
+from carechain.gatekeeper.anchoring import anchor_of, in_transactions
+from carechain.sdk.padding import ANCHOR_BYTES, padded
 from house import House
 from world import entropy_of
 
@@ -60,7 +61,7 @@ def test_a_sealed_anchor_differs_from_a_plain_one_in_its_two_hashes_and_padding_
 
 
 def test_what_cannot_be_padded_is_a_fault_of_the_program(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carechain.gatekeeper.anchoring.ANCHOR_BYTES", 100)
+    monkeypatch.setattr("carechain.sdk.padding.ANCHOR_BYTES", 100)
     with pytest.raises(ValueError, match="one size"):
         anchor_of(house.records[0], entropy=os.urandom)
 

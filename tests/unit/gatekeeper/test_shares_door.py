@@ -25,6 +25,7 @@ from carechain.gatekeeper.serve import STATUS, app
 from carechain.gatekeeper.shares_door import STATUS as SHARES_STATUS
 from carechain.gatekeeper.shares_door import shares_door
 from carechain.sdk.authentication import AuthCode
+from carechain.sdk.door import DoorSession
 from carechain.sdk.failures import Unreachable
 from carechain.sdk.shares import (
     SHARES_PATH,
@@ -33,6 +34,7 @@ from carechain.sdk.shares import (
     SharesRefused,
     SharesRequest,
 )
+from carechain.sdk.signer import Signer
 from sealed_world import SealedWorld
 from world import CHAIN_ID, seeded
 
@@ -67,15 +69,16 @@ def over_http(sealed: SealedWorld, work: Callable[[httpx.AsyncClient], Awaitable
 
 def client(sealed: SealedWorld, http: httpx.AsyncClient) -> KeyholderClient:
     bert = sealed.world.bert
-    return KeyholderClient(
+    holder = sealed.world.a.id
+    session = DoorSession(
         http,
+        Signer(bert.id, bert.signing),
         chain_id=CHAIN_ID,
-        holder=sealed.world.a.id,
-        party=bert.id,
-        signing=bert.signing,
+        server=holder,
         clock=sealed.clock,
         entropy=os.urandom,
     )
+    return KeyholderClient(http, session, holder=holder)
 
 
 def test_shares_over_the_socket(sealed: SealedWorld) -> None:
@@ -85,7 +88,7 @@ def test_shares_over_the_socket(sealed: SealedWorld) -> None:
         requester = client(sealed, http)
         (signed,) = sealed.opened(await requester.shares(sealed.request(ticket, written)), ticket)
         assert signed.statement.record == written.record
-        requester._token = "0" * 64
+        requester._session._token = "0" * 64
         assert await requester.shares(sealed.request(ticket, written))
         assert len([line for line in sealed.audits["a"].entries() if not line.read.code]) == 2
 
@@ -100,7 +103,7 @@ def test_refusals_over_the_socket_keep_their_code_and_say_when_to_come_again(sea
         with pytest.raises(SharesRefused) as caught:
             await requester.shares(sealed.request(ticket, hidden))
         assert (caught.value.code, caught.value.record_id) == (KeyholderCode.OUTSIDE_SCOPE, hidden.record)
-        headers = {"authorization": f"Bearer {requester._token}"}
+        headers = {"authorization": f"Bearer {requester._session._token}"}
         body = msgspec.msgpack.encode(sealed.request(seeded("none"), hidden))
         response = await http.post(SHARES_PATH, content=body, headers=headers)
         assert (response.status_code, response.json()["code"]) == (503, KeyholderCode.TICKET_UNKNOWN)

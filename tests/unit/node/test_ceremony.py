@@ -411,27 +411,27 @@ def test_a_file_with_something_else_inside_is_told(tmp_path: Path) -> None:
         KeyholderStore.open(tmp_path / KEYHOLDER_FILE, identity=identity_of(organisation), entropy=os.urandom)
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["old key", "new key"])
-def test_the_share_survives_a_new_member_key(homes: Homes, *, replaced: bool) -> None:
-    """Prepared, and then the key was replaced or was not: whichever the home has opens the file."""
+def test_the_share_survives_new_member_keys(homes: Homes) -> None:
+    """Changed once and once more, while the node that was started with the old key still writes its file."""
     homes.vote()
     homes.finish()
     home = homes.homes[0]
-    share = home.store.share(1)
-    new = identity_of(home.organisation, name="new")
-    home.store.prepare_for(new)
-    identity = new if replaced else identity_of(home.organisation)
+    identity = identity_of(home.organisation)
     for _ in range(2):
-        opened = KeyholderStore.open(home.path, identity=identity, entropy=os.urandom)
-        assert opened.share(1) == share
+        identity = identity.with_coming(entropy=os.urandom).with_keys_taken_over()
+        assert KeyholderStore.open(home.path, identity=identity, entropy=os.urandom).share(1) is not None
+    homes.vote()
+    homes.finish()
+    opened = KeyholderStore.open(home.path, identity=identity, entropy=os.urandom)
+    assert opened.share(2) == home.store.share(2) is not None
 
 
-def test_preparing_without_a_file_makes_none(tmp_path: Path) -> None:
-    organisation = fresh().a
+def test_another_organisations_file_is_told(tmp_path: Path) -> None:
+    world = fresh()
     path = tmp_path / KEYHOLDER_FILE
-    store = KeyholderStore.open(path, identity=identity_of(organisation), entropy=os.urandom)
-    store.prepare_for(identity_of(organisation, name="new"))
-    assert list(tmp_path.iterdir()) == []
+    KeyholderStore.open(path, identity=identity_of(world.a), entropy=os.urandom).begin(bytes(32), height=1)
+    with pytest.raises(KeyholderFileUnusable, match="another organisation"):
+        KeyholderStore.open(path, identity=identity_of(world.b), entropy=os.urandom)
 
 
 def test_the_file_holds_no_more_than_it_may(tmp_path: Path) -> None:

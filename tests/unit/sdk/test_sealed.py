@@ -29,8 +29,8 @@ from carechain.sdk import sealed as sealed_module
 from carechain.sdk.failures import Refused, Unreachable
 from carechain.sdk.gathering import Gatherer, NotEnoughShares, ToRelease
 from carechain.sdk.opening import NotBelieved
+from carechain.sdk.padding import ANCHOR_BYTES
 from carechain.sdk.sealed import (
-    SEALED_ANCHOR_BYTES,
     About,
     Consortium,
     SealedReader,
@@ -148,7 +148,7 @@ def test_every_sealed_anchor_has_one_size_and_names_capsule_and_object(sealed: S
             pairs, about=about(sealed, "one", day=day), consortium=consortium(sealed), entropy=os.urandom
         )
         assert anchor.resources == len(texts)
-        assert len(encode(anchor)) == SEALED_ANCHOR_BYTES
+        assert len(encode(anchor)) == ANCHOR_BYTES
         assert not any(text in data for text in TEXTS if text)
         anchors.append(anchor)
     assert anchors[0].locator[:16] != anchors[1].locator[:16]

@@ -246,7 +246,7 @@ def _closed(tables: KeyringTables, ceremony: bytes, row: CeremonyRow) -> tuple[C
             return row, Phase.JUDGE if row.dealt.bit_count() >= needed else Phase.FAILED
         case Phase.JUDGE:
             qualified = row.dealt & ~row.disqualified
-            if qualified.bit_count() < needed:
+            if qualified.bit_count() < needed or not _enough_hold(row, row.judged):
                 return row, Phase.FAILED
             return replace(row, qualified=qualified), Phase.EXTRACT if row.is_generation else Phase.DONE
         case Phase.EXTRACT:
@@ -255,7 +255,8 @@ def _closed(tables: KeyringTables, ceremony: bytes, row: CeremonyRow) -> tuple[C
         case Phase.CHECK:
             # What is exposed becomes public. As many parts as the threshold must stay secret, and one of them is an
             # honest holder's: where more fell silent, as when the chain stood still, no key is better than a known one.
-            if (row.qualified & ~row.exposed).bit_count() < needed:
+            secret_still = (row.qualified & ~row.exposed).bit_count() >= needed
+            if not secret_still or not _enough_hold(row, row.judged & row.checked):
                 return row, Phase.FAILED
             return row, Phase.EXPOSE if row.exposed else Phase.DONE
     if not enough_shown(tables, ceremony, row):
@@ -263,6 +264,15 @@ def _closed(tables: KeyringTables, ceremony: bytes, row: CeremonyRow) -> tuple[C
     for dealer in numbers(row.exposed):
         _reconstruct(tables, ceremony, row, dealer)
     return row, Phase.DONE
+
+
+def _enough_hold(row: CeremonyRow, satisfied: int) -> bool:
+    """Whether as many holders as the threshold have said that they hold what their shares are made of.
+
+    Silence is no consent: where everybody was cut off for a round, a bad deal would stand, nobody would have a share,
+    and with the old shares deleted nobody could ever open anything again.
+    """
+    return (satisfied & row.joined_holders & ~(row.left_holders | row.struck)).bit_count() >= row.threshold
 
 
 def convict(
