@@ -137,6 +137,43 @@ def test_copies_at_a_partner(tmp_path: Path, sealed: Path, members: dict[str, Or
         assert books.held_bytes(a.id) == len(CONTENT)
 
 
+def test_two_that_keep_each_others_copies(tmp_path: Path, sealed: Path, members: dict[str, Organisation]) -> None:
+    """Neither passes on what the other brings, or asks for: both would do so without end."""
+    ports = free_ports(2)
+    a, b = members["a"], members["b"]
+
+    def config(own: int, other: int, partner: Organisation) -> str:
+        at_port = ANY_PORT.replace("[gatekeeper_api]\nport = 0", f"[gatekeeper_api]\nport = {own}")
+        keeps = f'[vault]\ncopies = 2\nkeeps_for = ["{partner.id.hex()}"]\nquota_bytes = 1000000\n'
+        return f'{at_port}{keeps}[vault.partners]\n{partner.id.hex()} = "http://127.0.0.1:{other}"\n'
+
+    one = made(tmp_path / "a", a, members, config(ports[0], ports[1], b))
+    two = made(tmp_path / "b", b, members, config(ports[1], ports[0], a))
+    by = ("--password-file", str(one / "keys" / "password"))
+    with node(one) as first, node(two) as second:
+        assert call(one, "put", str(sealed), *by)[0] == 0
+        assert stored(two).read_bytes() == CONTENT
+        status, refused = call(one, "get", "00" * 32, "--out", str(tmp_path / "none"), *by)
+        assert (status, refused["error"]["label"]) == (1, "VAULT.OBJECT_UNKNOWN")
+        stored(one).unlink()
+        assert call(one, "get", ADDRESS, "--out", str(tmp_path / "out"), *by)[0] == 0
+        assert call(two, "scrub", "--password-file", str(two / "keys" / "password"))[1]["ok"]
+        assert not stored(one).exists(), "the partner has made a copy of a copy"
+        for process in (first, second):
+            process.ask_to_stop()
+            assert process.end() == 0
+            assert not any("copy_not_written" in line for line in process.log)
+
+
+def test_an_organisation_is_not_its_own_partner(tmp_path: Path, members: dict[str, Organisation]) -> None:
+    own = members["a"].id.hex()
+    home = made(tmp_path / "a", members["a"], members, f'{ANY_PORT}[vault.partners]\n{own} = "http://127.0.0.1:1"\n')
+    (home / "vault").mkdir()
+    Metering(home / "vault" / "vault.sqlite").close()
+    status, refused = call(home, "scrub", "--password-file", str(home / "keys" / "password"))
+    assert (status, "this organisation itself" in refused["error"]["reason"]) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

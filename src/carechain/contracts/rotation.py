@@ -25,7 +25,7 @@ from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.hashing import tagged
 from carechain.core.ids import U8, party_id
-from carechain.core.limits import KEY_CHANGES_PER_PARTY
+from carechain.core.limits import FORMER_KEYS, FORMER_KEYS_S, KEY_CHANGES_PER_PARTY
 from carechain.core.message import Message
 from carechain.core.organisation import Certificate
 from carechain.core.party import HpkeKey, Party, PublicKey
@@ -125,8 +125,12 @@ def rotate_staff(ctx: Ctx, tables: MembershipTables, msg: RotateStaff) -> None:
 
 
 def _replace(ctx: Ctx, tables: MembershipTables, party: bytes, row: Party, new: NewKey) -> None:
-    changes = (tables.keys.get(party) or KeysRow()).changes
-    require(changes < KEY_CHANGES_PER_PARTY, MembershipCode.TOO_MANY_KEY_CHANGES)
+    history = tables.keys.get(party) or KeysRow()
+    require(history.changes < KEY_CHANGES_PER_PARTY, MembershipCode.TOO_MANY_KEY_CHANGES)
+    if row.kind is PartyKind.MEMBER and len(history.former) == FORMER_KEYS:
+        # Many changes one after the other would let a keyholder get rid of the key under what it signed.
+        answered_for = ctx.time_s >= history.former[0].until_s + FORMER_KEYS_S
+        require(answered_for, MembershipCode.TOO_MANY_KEY_CHANGES)
     require(not tables.key_taken(party_id(new.suite, new.public_key)), MembershipCode.KEY_IN_USE)
     require(proof_holds(ctx, party, new), MembershipCode.KEY_PROOF_INVALID)
     tables.replace_key(ctx, party, row, suite=new.suite, public_key=new.public_key, hpke_key=new.hpke_key)

@@ -83,6 +83,8 @@ KEY_CHANGES_PER_PARTY: Final = 1024
 """By the party itself, in its whole life: used keys are never forgotten. A recovery is not counted against it."""
 FORMER_KEYS: Final = 8
 """Earlier keys that are kept with a party."""
+FORMER_KEYS_S: Final = 7 * DAY_S
+"""How long a member answers for what an earlier key of it signed; until then that key is kept."""
 GUARDIANS_PER_PSEUDONYM: Final = 16
 RECOVERIES_PER_PSEUDONYM: Final = 64
 """Attempts that run at the same time; every guardian may have one, and the registrar, and whoever has the cards."""

@@ -4,9 +4,12 @@ The ledger's orders are the only work list, so nothing is forgotten: at every st
 the stores hold, and a store that came back from an old backup loses the erased records again before anything of it is
 served. The steps of one record, each of which may be repeated after a crash:
 
-1. look at what is held, and note it in the journal;
-2. destroy it in every store, and look again;
+1. store by store, look at what is held, note it in the journal, and destroy it;
+2. look again;
 3. note that it is destroyed, and send the receipt.
+
+A store that cannot be used now, a bucket far away for instance, keeps the others from nothing. The vault is not asked
+again for each of very many records when it has failed a few times: a node must be able to start and to stop meanwhile.
 
 A store is only ever asked for what belongs to the very record: charts by pseudonym and record id, the vault by the
 addresses of the record's own anchors, which the ledger gives to no second record. So nobody's order destroys what is
@@ -41,6 +44,8 @@ RECEIPT_VALID_S: Final = TX_LIFETIME_S // 2
 OUTCOME_S: Final = 10
 """How long an outcome is waited for: without a quorum there is none, and the node must be able to stop."""
 _BATCH: Final = QUERY_PAGE_ROWS
+_VAULT_TRIES: Final = 3
+"""So many failures of the vault one after the other end asking it for this turn."""
 _IN_THE_CHARTS: Final = ErasedPart.CHART | ErasedPart.SALTS
 _IN_THE_VAULT: Final = ErasedPart.OBJECT | ErasedPart.CAPSULE
 _log = structlog.get_logger("carechain.gatekeeper")
@@ -67,6 +72,9 @@ class ErasableVault(Protocol):
 
     async def erase(self, address: bytes) -> bool:
         """Destroy every copy for good; says whether there was one."""
+
+    async def forget(self, address: bytes) -> None:
+        """End the books of an erased object that is not there."""
 
 
 class ErasableTokens(Protocol):
@@ -95,6 +103,10 @@ class SealedObjects:
     async def erase(self, address: bytes) -> bool:
         """As :class:`ErasableVault`; the object's metering ends with it."""
         return await self._service.erase(address)
+
+    async def forget(self, address: bytes) -> None:
+        """As :class:`ErasableVault`."""
+        await self._service.forget(address)
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
@@ -142,6 +154,8 @@ class Eraser:
         self._refused: set[Named] = set()
         """Receipts that the ledger refused; sending them again before a restart would only fill blocks."""
         self._turn = asyncio.Lock()
+        self._stop: asyncio.Event | None = None
+        self._vault_failures = 0
 
     async def carry_out(self, *, everything: bool = False) -> Swept:
         """Carry out what was ordered since the last turn, and send the receipts that are due.
@@ -168,6 +182,7 @@ class Eraser:
         What the environment does not allow now is tried again at the next turn. Anything else is raised: watch
         whatever runs this, because an erasure that nobody carries out looks like one that was never ordered.
         """
+        self._stop = stop
         while not stop.is_set():
             await self._carry_out_or_log()
             try:
@@ -185,7 +200,7 @@ class Eraser:
 
     async def _destroy_all(self, view: View, since: int) -> Swept:
         """Carry out every order above the height ``since``, and what an earlier attempt left unfinished."""
-        destroyed = postponed = 0
+        destroyed = postponed = self._vault_failures = 0
         left_over = await asyncio.to_thread(self._journal.unfinished)
         # A ledger that was rolled back has forgotten the order, and without one nothing is touched.
         erased = view.contracts.records.is_erased
@@ -199,6 +214,8 @@ class Eraser:
                 postponed += len(batch)
                 continue
             for one in batch:
+                if self._stop is not None and self._stop.is_set():
+                    return Swept(destroyed=destroyed, postponed=postponed + 1)
                 try:
                     destroyed += await self._destroy(view, one, charted=one in in_charts, begun=one in begun)
                 except (ChartsUnavailable, OSError) as failure:
@@ -210,24 +227,47 @@ class Eraser:
         """Destroy one record wherever it is held; says whether anything was."""
         pseudonym, record = one
         addresses = _addresses(view, one)
-        held = _IN_THE_CHARTS if charted else ErasedPart(0)
-        held |= await self._held_sealed(one, addresses)
+        held = ErasedPart(0)
+        if self._charts is not None and charted:
+            held |= await self._note(one, _IN_THE_CHARTS)
+            await asyncio.to_thread(self._charts.erase, pseudonym, record, erased_s=self._clock())
+        if self._tokens is not None and await asyncio.to_thread(self._tokens.holds, pseudonym, record):
+            held |= await self._note(one, ErasedPart.TOKENS)
+            await asyncio.to_thread(self._tokens.delete, pseudonym, record)
+        held |= await self._destroy_objects(one, addresses)
         if not held and not begun:
             return False
-        await asyncio.to_thread(self._journal.begin, pseudonym, record, int(held))
-        if self._charts is not None and charted:
-            await asyncio.to_thread(self._charts.erase, pseudonym, record, erased_s=self._clock())
-        if self._vault is not None:
-            for address in addresses:
-                if await self._vault.holds(address):
-                    await self._vault.erase(address)
-        if self._tokens is not None:
-            await asyncio.to_thread(self._tokens.delete, pseudonym, record)
         if await self._in_charts((one,)) or await self._held_sealed(one, addresses):
             raise OSError("a store still holds what it was told to destroy")
         await asyncio.to_thread(self._journal.finish, pseudonym, record)
         _log.info("record_erased", record=record.hex(), destroyed=int(held))
         return True
+
+    async def _note(self, one: Named, part: ErasedPart) -> ErasedPart:
+        """Put down what was found, before it is destroyed."""
+        await asyncio.to_thread(self._journal.begin, *one, int(part))
+        return part
+
+    async def _destroy_objects(self, one: Named, addresses: Sequence[bytes]) -> ErasedPart:
+        """Destroy a record's objects in the vault; says what was there. Raises ``OSError``."""
+        if self._vault is None or not addresses:
+            return ErasedPart(0)
+        if self._vault_failures >= _VAULT_TRIES:
+            raise OSError("the vault has failed in this turn already")
+        held = ErasedPart(0)
+        try:
+            for address in addresses:
+                if await self._vault.holds(address):
+                    held |= await self._note(one, _IN_THE_VAULT)
+                    await self._vault.erase(address)
+                else:
+                    # A home that came back from a backup has books of before the erasure, and none of the objects.
+                    await self._vault.forget(address)
+        except OSError:
+            self._vault_failures += 1
+            raise
+        self._vault_failures = 0
+        return held
 
     async def _in_charts(self, named: Sequence[Named]) -> set[Named]:
         return set() if self._charts is None else await asyncio.to_thread(self._charts.held_among, named)

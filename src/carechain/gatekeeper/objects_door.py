@@ -150,8 +150,8 @@ class ObjectsDoor:
                 case "DELETE":
                     return await self._delete(party, address)
                 case "HEAD":
-                    return await self._head(address)
-            return await self._get(request, party_id, address)
+                    return await self._head(party, address)
+            return await self._get(request, party_id, party, address)
 
         async def search(request: Request) -> Response:
             requester = who_asks(request)
@@ -166,6 +166,10 @@ class ObjectsDoor:
             erased = self._ledger.view().contracts.records.is_erased(put.pseudonym, put.record)
             require(not erased, VaultCode.OBJECT_ERASED)
             await asyncio.to_thread(self._vault.tokens.put, put.pseudonym, put.record, put.tokens)
+            if self._ledger.view().contracts.records.is_erased(put.pseudonym, put.record):
+                # Ordered while they were written, perhaps after the eraser had looked.
+                await asyncio.to_thread(self._vault.tokens.delete, put.pseudonym, put.record)
+                raise Rejected(VaultCode.OBJECT_ERASED)
             return _packed({})
 
         return (
@@ -176,17 +180,19 @@ class ObjectsDoor:
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    async def _head(self, address: bytes) -> Response:
-        size = await self._size(address)
+    async def _head(self, party: Party, address: bytes) -> Response:
+        size = await self._size(address, only_ours=self._is_a_partners_server(party))
         return Response(media_type=_OCTETS, headers={"content-length": str(size), "accept-ranges": "bytes"})
 
-    async def _get(self, request: Request, party: bytes, address: bytes) -> Response:
-        size = await self._size(address)
+    async def _get(self, request: Request, asker: bytes, party: Party, address: bytes) -> Response:
+        only_ours = self._is_a_partners_server(party)
+        size = await self._size(address, only_ours=only_ours)
         asked = request.headers.get("range")
         start, end = (0, size) if asked is None else _range(asked, size)
-        busy = self._reading.total() >= VAULT_READS_AT_ONCE or self._reading[party] >= READS_PER_PARTY
+        busy = self._reading.total() >= VAULT_READS_AT_ONCE or self._reading[asker] >= READS_PER_PARTY
         require(not busy, VaultCode.BUSY)
-        chunks = self._chunks(party, address, start, None if (start, end) == (0, size) else end)
+        last = None if (start, end) == (0, size) else end
+        chunks = self._chunks(asker, self._vault.open(address, start, last, only_ours=only_ours))
         # The first chunk comes before the status: until then whatever is wrong can be told by its own code.
         first = await anext(chunks, b"")
         headers = {"content-length": str(end - start), "accept-ranges": "bytes", "cache-control": "no-store"}
@@ -195,20 +201,24 @@ class ObjectsDoor:
         status = HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT
         return StreamingResponse(_again(first, chunks), status_code=status, headers=headers, media_type=_OCTETS)
 
-    async def _size(self, address: bytes) -> int:
-        size = await self._vault.size(address)
+    def _is_a_partners_server(self, party: Party) -> bool:
+        """Whether another organisation's own key asks: it wants to know what is here, not what its partners have."""
+        return party.kind is PartyKind.MEMBER and party.organisation != self._organisation
+
+    async def _size(self, address: bytes, *, only_ours: bool) -> int:
+        size = await self._vault.size(address, only_ours=only_ours)
         if size is None:
             raise Rejected(VaultCode.OBJECT_UNKNOWN)
         return size
 
-    async def _chunks(self, party: bytes, address: bytes, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
-        self._reading[party] += 1
+    async def _chunks(self, asker: bytes, content: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self._reading[asker] += 1
         try:
-            async with aclosing(self._vault.open(address, start, end)) as chunks:
+            async with aclosing(content) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
-            self._reading[party] -= 1
+            self._reading[asker] -= 1
             self._reading += Counter()
 
     # --- writing --------------------------------------------------------------------------------------------
@@ -249,6 +259,8 @@ class ObjectsDoor:
                 self._arriving[organisation] += len(chunk)
                 await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(file.flush)
+            # What began to arrive at the same time saw the same room.
+            require(await self._room(organisation) >= 0, refusal)
         except BaseException as failure:
             self._arriving[organisation] -= received
             if isinstance(failure, TimeoutError | ClientDisconnect):
@@ -260,9 +272,14 @@ class ObjectsDoor:
         """How many bytes an object of this organisation may have now, and what is said about a larger one."""
         if organisation == self._organisation:
             return OBJECT_SIZE_BYTES, VaultCode.OBJECT_TOO_LARGE
+        return max(0, min(await self._room(organisation), OBJECT_SIZE_BYTES)), VaultCode.QUOTA_EXCEEDED
+
+    async def _room(self, organisation: bytes) -> int:
+        """How many bytes more are kept for an organisation, beside those that are arriving; below zero: too many."""
+        if organisation == self._organisation:
+            return OBJECT_SIZE_BYTES
         held = await asyncio.to_thread(self._vault.metering.held_bytes, organisation)
-        left = self._policy.quota_bytes - held - self._arriving[organisation]
-        return max(0, min(left, OBJECT_SIZE_BYTES)), VaultCode.QUOTA_EXCEEDED
+        return self._policy.quota_bytes - held - self._arriving[organisation]
 
     async def _delete(self, party: Party, address: bytes) -> Response:
         organisation = self._writer(party)

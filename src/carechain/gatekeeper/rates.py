@@ -27,7 +27,11 @@ class Bucket:
         self._seen_s = now_s
 
     def take(self, amount: int, now_s: int) -> bool:
-        """Take ``amount`` if it is there, else nothing. A clock that goes back refills nothing."""
+        """Take ``amount`` if it is there, else nothing.
+
+        A clock that goes back refills nothing, and from there on as ever: one that was a day ahead for a moment must
+        not keep everybody waiting for a day.
+        """
         self._refill(now_s)
         if amount > self._left:
             return False
@@ -42,7 +46,7 @@ class Bucket:
     def _refill(self, now_s: int) -> None:
         passed_s = max(0, now_s - self._seen_s)
         self._left = min(self._rate.burst, self._left + passed_s * self._rate.per_s)
-        self._seen_s = max(self._seen_s, now_s)
+        self._seen_s = now_s
 
 
 class Buckets:

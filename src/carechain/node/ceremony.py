@@ -59,7 +59,10 @@ class CeremonyRunner:
         self._store = store
         self._entropy = entropy
         self._given_up: tuple[bytes, Phase] | None = None
-        """The round in which the ledger refused what was sent: the same bytes would be refused again."""
+        """The round in which the ledger refused what was sent: the same bytes would be refused again.
+
+        The round must be closed all the same: what was refused may have been said already, by bytes sent earlier.
+        """
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take part whenever there is something to say, until ``stop`` is set; what is finished then is kept.
@@ -92,8 +95,6 @@ class CeremonyRunner:
         if found is None:
             return False
         ceremony, row = found
-        if (ceremony, row.phase) == self._given_up:
-            return False
         message = await self._due(view, ceremony, row)
         return message is not None and await self._send(ceremony, row, message)
 
@@ -106,7 +107,7 @@ class CeremonyRunner:
             seed = await asyncio.to_thread(self._store.begin, ceremony, height=view.height)
         share = self._store.share(row.from_epoch)
         message = None
-        if seed is not None:
+        if seed is not None and (ceremony, row.phase) != self._given_up:
             try:
                 secrets = Secrets(seed=seed, share=None if share is None else share.scalar)
                 message = Participant(seen, party=self._member, secrets=secrets).next_message()

@@ -1,8 +1,9 @@
 """A node's home folder: where everything lies, its layout's version, and one process at a time.
 
 Layout: ``genesis.json`` · ``config.toml`` · ``keys/`` · ``ledger/`` (block log, state tree, snapshots) · ``charts/`` ·
-``audit/`` · ``tls/`` · ``cometbft/`` (a consortium's engine) · ``light.json`` (what the validators' signatures are
-followed from) · ``home.version`` · ``home.lock``. While a node runs, ``running.json`` says where it listens.
+``audit/`` · ``vault/`` (ciphertext and its books) · ``tls/`` · ``cometbft/`` (a consortium's engine) · ``light.json``
+(what the validators' signatures are followed from) · ``home.version`` · ``home.lock``. While a node runs,
+``running.json`` says where it listens.
 """
 
 import contextlib

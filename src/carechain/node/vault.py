@@ -83,8 +83,11 @@ class Owner(Struct, frozen=True, kw_only=True):
 class OpenVault:
     """A vault that is in use."""
 
-    def __init__(self, service: VaultService, settings: Settings, *, node: DhtNode | None = None) -> None:
+    def __init__(
+        self, service: VaultService, settings: Settings, *, organisation: bytes, node: DhtNode | None = None
+    ) -> None:
         self.service: Final = service
+        self._organisation = organisation
         self._settings = settings.vault
         self._home = settings.home.expanduser()
         self._node = node
@@ -107,7 +110,13 @@ class OpenVault:
         """Read every copy and repair what can be repaired; raises ``OSError``."""
         pause = pause_for(self._settings.scrub_bytes_per_s, asyncio.sleep) if paced else None
         metering = self.service.metering
-        report = await Scrub(self.service.vault, metering, pause=pause).run(on_object=on_object)
+        report = await Scrub(
+            self.service.vault,
+            metering,
+            pause=pause,
+            organisation=self._organisation,
+            finish_erasure=self.service.finish_erasure,
+        ).run(on_object=on_object)
         metering.note_progress(_SCRUBBED, self.service.now_s().to_bytes(8, "big"))
         return report
 
@@ -164,6 +173,9 @@ async def open_vault(
     if not settings.vault.enabled:
         yield None
         return
+    if owner.identity.organisation.hex() in settings.vault.partners:
+        # Its door would pass every object back.
+        raise BadSettings("vault.partners names this organisation itself. Partners are other organisations.")
     home = settings.home.expanduser()
     make_folder(home / FOLDER)
     make_folder(home / INCOMING)
@@ -189,7 +201,7 @@ async def open_vault(
             clock=owner.now_s,
             is_erased=is_erased,
         )
-        yield OpenVault(service, settings, node=node)
+        yield OpenVault(service, settings, organisation=owner.identity.organisation, node=node)
 
 
 @asynccontextmanager

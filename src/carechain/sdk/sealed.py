@@ -23,7 +23,7 @@ from msgspec import Struct
 from carechain.chain.questions import AnchorLine
 from carechain.contracts.records import Anchor, SealedHashes
 from carechain.core.limits import GATEKEEPER_RESPONSE_BYTES, SHARES_PER_REQUEST
-from carechain.core.quorum import BadCapsule, Label, decode_capsule, label_bytes
+from carechain.core.quorum import Label
 from carechain.core.rejection import Rejected, require
 from carechain.core.scope import Day
 from carechain.core.suite import Institution
@@ -37,6 +37,7 @@ from carechain.sealing.contents import Contents, ContentsSource, Resource
 from carechain.sealing.object_files import seal_file
 from carechain.sealing.objects import Header, ObjectReader, Sealed, read_prefix, seal_object
 from carechain.sealing.quorum.capsule import ENTROPY_SIZE, seal_key
+from carechain.sealing.quorum.release import read_capsule
 from carechain.vault.base import verified
 
 FETCHES_AT_ONCE: Final = 16
@@ -256,7 +257,9 @@ class SealedReader:
                 task.cancel()
             await asyncio.gather(*fetching, return_exceptions=True)
         pairs = zip(lines, objects, strict=True)
-        fetched = {line.record: self._expected(pseudonym, line, data) for line, data in pairs}
+        fetched = await asyncio.to_thread(
+            lambda: {line.record: self._expected(pseudonym, line, data) for line, data in pairs}
+        )
         keys = await self.gatherer.keys(ticket, [one.release for one in fetched.values()], self._fits(fetched))
         return await asyncio.to_thread(self._opened, fetched, keys)
 
@@ -331,12 +334,8 @@ class SealedReader:
                 sensitivity=row.sensitivity,
                 day=row.day,
             )
-            try:
-                capsule = decode_capsule(data)
-            except BadCapsule:
-                raise Rejected(SealingCode.CAPSULE_FORM) from None
-            # Its proof is the keyholders' to check: they release nothing for a capsule without one.
-            require(capsule.label == label_bytes(about.label(self._chain_id)), SealingCode.CAPSULE_OTHER_LABEL)
+            # For a capsule without a proof keyholders refuse everything that is asked for with it.
+            capsule = read_capsule(data, about.label(self._chain_id))
         release = ToRelease(record=line.record, version=line.version, data=data, capsule=capsule)
         return _Fetched(line, source, header, release)
 

@@ -63,6 +63,11 @@ class Replicated:
         """The first store is own."""
         return self.stores[0].is_ours
 
+    @property
+    def ours(self) -> "Replicated":
+        """The own store by itself: for what is kept for others, and for what they ask."""
+        return Replicated(self.stores[:1], copies=1, hashing=self.hashing)
+
     def placement(self, address: bytes) -> tuple[Vault, ...]:
         """All stores in the order in which this object is written to them and read from them."""
         first, *others = self.stores
@@ -129,6 +134,10 @@ class Replicated:
     async def delete_ours(self, address: bytes) -> bool:
         """As :meth:`delete`, leaving other organisations' copies to them: an erasure is theirs to sign for."""
         return await self._delete(address, [one for one in self.stores if one.is_ours])
+
+    async def delete_others(self, address: bytes) -> bool:
+        """As :meth:`delete`, where other organisations keep copies for this one."""
+        return await self._delete(address, [one for one in self.stores if not one.is_ours])
 
     async def holds_ours(self, address: bytes) -> bool:
         """Whether a store of this organisation has a copy."""

@@ -29,6 +29,8 @@ _log = structlog.get_logger("carechain.vault")
 
 Pause = Callable[[int], Awaitable[None]]
 """Waits as long as having read so many bytes demands."""
+FinishErasure = Callable[[bytes], Awaitable[bool | None]]
+"""Destroys what is left of an erased object and says whether there was any; None for an object that was not erased."""
 
 
 class Copy(Enum):
@@ -68,11 +70,25 @@ class ScrubReport(Struct, kw_only=True):
 class Scrub:
     """One pass over a vault."""
 
-    def __init__(self, vault: Replicated, metering: Metering, *, pause: Pause | None = None) -> None:
-        """``pause`` is called after each object with the bytes that were read for it."""
+    def __init__(
+        self,
+        vault: Replicated,
+        metering: Metering,
+        *,
+        pause: Pause | None = None,
+        organisation: bytes | None = None,
+        finish_erasure: FinishErasure | None = None,
+    ) -> None:
+        """``pause`` is called after each object with the bytes that were read for it.
+
+        What the books know as another organisation's than ``organisation`` is that one's to have elsewhere too: of it
+        only the own copy is looked after. ``finish_erasure`` also knows what the ledger has erased.
+        """
         self._vault = vault
         self._metering = metering
         self._pause = pause
+        self._organisation = organisation
+        self._finish_erasure = finish_erasure or self._erased_by_the_books
 
     async def run(self, *, on_object: Callable[[ScrubReport], None] | None = None) -> ScrubReport:
         """Go through everything, from where a pass that was cut short stopped; returns what was found in all of it.
@@ -85,7 +101,7 @@ class Scrub:
             read = await self._object(address, report)
             report.at = address
             if report.objects % _NOTE_EVERY == 0:
-                self._metering.note_progress(PROGRESS, msgspec.msgpack.encode(report))
+                await asyncio.to_thread(self._metering.note_progress, PROGRESS, msgspec.msgpack.encode(report))
             if on_object is not None:
                 on_object(report)
             if self._pause is not None:
@@ -104,15 +120,19 @@ class Scrub:
 
     async def _object(self, address: bytes, report: ScrubReport) -> int:
         report.objects += 1
-        if self._metering.is_erased(address):
-            report.erased_objects += await self._vault.delete_ours(address)
+        erased = await self._finish_erasure(address)
+        if erased is not None:
+            report.erased_objects += erased
             return 0
         before = report.bytes_read
         order = self._vault.placement(address)
+        copies = self._vault.copies
+        if await asyncio.to_thread(self._is_a_guest, address):
+            order, copies = order[:1], 1
         found = {store.name: await self._look(store, address, report) for store in order}
-        wanted = [one for one in order[: self._vault.copies] if found[one.name] is not Copy.SOUND]
+        wanted = [one for one in order[:copies] if found[one.name] is not Copy.SOUND]
         # A copy that was altered is made good wherever it is: it would be believed by whoever reads only there.
-        wanted += [one for one in order[self._vault.copies :] if found[one.name] is Copy.ALTERED]
+        wanted += [one for one in order[copies:] if found[one.name] is Copy.ALTERED]
         sound = [one for one in order if found[one.name] is Copy.SOUND]
         report.missing += sum(found[one.name] is Copy.MISSING for one in wanted)
         report.altered += sum(state is Copy.ALTERED for state in found.values())
@@ -126,10 +146,22 @@ class Scrub:
             return report.bytes_read - before
         repaired = await self._repair(address, sound, [one for one in wanted if found[one.name] is not Copy.UNREACHED])
         report.repaired += repaired
-        if len(sound) + repaired < self._vault.copies:
+        if repaired:
+            # The order may have come while the copy was made.
+            await self._finish_erasure(address)
+        if len(sound) + repaired < copies:
             report.short_objects += 1
             self._name(address, report)
         return report.bytes_read - before
+
+    async def _erased_by_the_books(self, address: bytes) -> bool | None:
+        if not await asyncio.to_thread(self._metering.is_erased, address):
+            return None
+        return await self._vault.delete_ours(address)
+
+    def _is_a_guest(self, address: bytes) -> bool:
+        held = self._metering.is_held
+        return self._organisation is not None and held(address) and not held(address, self._organisation)
 
     async def _look(self, store: Vault, address: bytes, report: ScrubReport) -> Copy:
         try:

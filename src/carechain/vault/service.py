@@ -2,10 +2,14 @@
 
 It is itself a :class:`~carechain.vault.base.Vault`: what is put is metered, what is erased is never served or taken
 again. An erasure is noted durably before anything is destroyed, so after a crash the scrub finishes it.
+
+What is kept for another organisation, and what another organisation asks for, goes to the own store only. Two that keep
+each other's copies would otherwise pass every object, and every question for one, to and fro without end.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Final
 
 from carechain.core.rejection import Rejected, require
@@ -35,6 +39,7 @@ class VaultService:
     ) -> None:
         """``clock()`` is Unix seconds. ``is_erased`` is asked beside the own books."""
         self.vault: Final = vault
+        self._ours: Final = vault.ours
         self.metering: Final = metering
         self.tokens: Final = tokens
         self._organisation = organisation
@@ -62,11 +67,13 @@ class VaultService:
     ) -> None:
         """Keep an object and meter it, for the patient ``pseudonym`` and the organisation ``party`` (None: the own).
 
-        Raises what the stores raise, and ``Rejected(OBJECT_ERASED)``.
+        Another organisation's object is one of its copies already, so no more are made of it. Raises what the stores
+        raise, and ``Rejected(OBJECT_ERASED)``.
         """
         await self._require_not_erased(require_address(address))
         size = size_of(source)
-        await self.vault.put(address, source, replace=replace)
+        stores = self.vault if party in (None, self._organisation) else self._ours
+        await stores.put(address, source, replace=replace)
         await asyncio.to_thread(
             self.metering.begin,
             address,
@@ -80,16 +87,20 @@ class VaultService:
             await self.erase(address)
             raise Rejected(VaultCode.OBJECT_ERASED)
 
-    async def open(self, address: bytes, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
-        """As the stores, but nothing that was erased."""
+    async def open(
+        self, address: bytes, start: int = 0, end: int | None = None, *, only_ours: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """As the stores, but nothing that was erased; with ``only_ours`` from the own store."""
         await self._require_not_erased(require_address(address))
-        async for chunk in self.vault.open(address, start, end):
-            yield chunk
+        stores = self._ours if only_ours else self.vault
+        async with aclosing(stores.open(address, start, end)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    async def size(self, address: bytes) -> int | None:
-        """As the stores, but nothing that was erased."""
+    async def size(self, address: bytes, *, only_ours: bool = False) -> int | None:
+        """As the stores, but nothing that was erased; with ``only_ours`` from the own store."""
         await self._require_not_erased(require_address(address))
-        return await self.vault.size(address)
+        return await (self._ours if only_ours else self.vault).size(address)
 
     async def delete(self, address: bytes) -> bool:
         """Destroy an object in every store and end its metering; it may be put again."""
@@ -101,9 +112,13 @@ class VaultService:
         """``party`` wants its copy kept no more; the object is destroyed once nobody else has it here."""
         require_address(address)
         ended = await asyncio.to_thread(self.metering.end, address, now_s=self._clock(), party=party)
-        if ended and not await asyncio.to_thread(self.metering.is_held, address):
-            await self.vault.delete(address)
-        return ended
+        if not ended:
+            return False
+        if not await asyncio.to_thread(self.metering.is_held, address):
+            await self.vault.delete_ours(address)
+        if party == self._organisation:
+            await self.vault.delete_others(address)
+        return True
 
     async def erase(self, address: bytes) -> bool:
         """Destroy an object for good: from now on it is neither served nor taken. Says whether a copy was there.
@@ -113,6 +128,15 @@ class VaultService:
         """
         await asyncio.to_thread(self.metering.erase, require_address(address), now_s=self._clock())
         return await self.vault.delete_ours(address)
+
+    async def finish_erasure(self, address: bytes) -> bool | None:
+        """Destroy what there is of an object that was erased, as :meth:`erase`; None for one that was not."""
+        return await self.erase(address) if await self.is_erased(address) else None
+
+    async def forget(self, address: bytes) -> None:
+        """End the metering of an erased object that is not here: books from an old backup count it still."""
+        if await asyncio.to_thread(self.metering.is_held, address):
+            await asyncio.to_thread(self.metering.erase, address, now_s=self._clock())
 
     async def addresses(self) -> AsyncIterator[bytes]:
         """As the stores."""

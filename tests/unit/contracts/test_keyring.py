@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from carechain.chain.queries import Asker, QueryCode, View, ask
 from carechain.chain.questions import MisdeedPage, NoArgs, OfEpoch
+from carechain.contracts.access import RequestAccess
 from carechain.contracts.governance import Propose, RemoveMember, Vote
 from carechain.contracts.keyring import schema
 from carechain.contracts.keyring.schema import (
@@ -43,16 +44,19 @@ from carechain.contracts.keyring.views import CeremonyView, check_state
 from carechain.contracts.membership import MembershipCode
 from carechain.core.codec import encode
 from carechain.core.group import ONE, ZERO, base_mul, scalar_add, scalar_from_int, scalar_negate, scalar_sub
-from carechain.core.limits import KEYHOLDERS, STATE_VALUE_BYTES, TX_SIZE_BYTES
+from carechain.core.limits import FORMER_KEYS_S, KEYHOLDERS, STATE_VALUE_BYTES, TX_SIZE_BYTES
 from carechain.core.message import Message
 from carechain.core.quorum import Complaint, DleqProof, KeyProof, ShareStatement, pedersen, statement_bytes
 from carechain.core.rejection import Rejected
+from carechain.core.scope import EVERYTHING
+from carechain.core.vocabulary import Purpose
 from carechain.node.keyholder_store import HolderSecret
 from carechain.sealing.quorum import dkg
 from carechain.sealing.quorum.dealing import Recipient, seal_pairs
 from carechain.sealing.quorum.release import make_share
 from ceremonies import ROUND_S, Player, check_key, key_of, keyholders, make_key, play, row_of, view_of, vote
-from world import CHAIN_ID, Signer, World, empty_state, fresh, seeded
+from recoveries import rotation_of, with_key_of
+from world import CHAIN_ID, Actor, Signer, World, empty_state, fresh, seeded
 
 
 def everyone(world: World) -> list[Player]:
@@ -242,6 +246,54 @@ def test_exposure_without_enough_pairs_makes_no_key(world: World) -> None:
     assert (view.row.phase, view.row.ended_in) == (Phase.FAILED, Phase.EXPOSE)
 
 
+def saying_nothing_wrong_was_dealt(_player: Player, _view: CeremonyView, said: Message | None) -> Message | None:
+    """A deal that nobody can open, and no word about it."""
+    if isinstance(said, Judge):
+        return replace(said, complaints=())
+    return replace(said, shares=(bytes(64),) * len(said.shares)) if isinstance(said, Deal) else said
+
+
+@pytest.mark.parametrize("reshared", [False, True], ids=["generation", "resharing"])
+def test_a_bad_deal_that_everybody_was_kept_from_judging_makes_no_epoch(world: World, *, reshared: bool) -> None:
+    """The chain stands still for a round: with the new epoch in force nobody had a share, and the old ones are gone."""
+    players = everyone(world)
+    if reshared:
+        make_key(world, players)
+    before = world.contracts().keyring.current()
+    order = sorted(players, key=lambda one: one.organisation.id)
+    order[0].twist = saying_nothing_wrong_was_dealt
+    for one in order[1:5]:
+        one.twist = silent_in(Judge)  # type: ignore[assignment]
+    view = make_key(world, players)
+    assert (view.row.phase, view.row.ended_in) == (Phase.FAILED, Phase.JUDGE)
+    assert world.contracts().keyring.current() == before
+    for one in players:
+        one.twist = None
+    make_key(world, players)
+    check_key(world, players)
+
+
+def test_a_false_extraction_that_everybody_was_kept_from_checking_makes_no_key(world: World) -> None:
+    """What would be sealed under such a key nobody could ever open."""
+    players = everyone(world)
+    players[1].twist = lambda player, view, said: (
+        replace(said, complaints=()) if isinstance(said, Check) else other_extraction(player, view, said)
+    )
+    for one in (players[0], *players[2:5]):
+        one.twist = silent_in(Check)  # type: ignore[assignment]
+    view = make_key(world, players)
+    assert (view.row.phase, view.row.ended_in) == (Phase.FAILED, Phase.CHECK)
+    assert world.contracts().keyring.current() is None
+
+
+def test_those_who_are_enough_to_use_the_key_are_enough_to_settle_it(world: World) -> None:
+    players = everyone(world)
+    for one in players[:3]:
+        one.twist = silent_in(Judge)  # type: ignore[assignment]
+    assert make_key(world, players).row.phase is Phase.DONE
+    check_key(world, players)
+
+
 # --- the dishonest --------------------------------------------------------------------------------------
 
 
@@ -390,6 +442,19 @@ def test_a_second_complaint_about_a_convicted_dealer_is_not_looked_at(world: Wor
     assert sum(1 for _, row in judgements if row.held) == 1
 
 
+def test_nobody_opens_more_pairs_than_it_takes_to_convict(world: World) -> None:
+    """A complaint shows what was dealt to the liar as well; with all of them its share would stand on the ledger."""
+    players = everyone(world)
+    players[1].twist = lambda _player, _view, said: (
+        replace(said, shares=tuple(bytes(64) for _ in said.shares)) if isinstance(said, Deal) else said
+    )
+    vote(world, keyholders(*players))
+    events_of(world, players)
+    view = next(iter(world.contracts().keyring.ceremonies.scan()))
+    about = [row.about for _, row in world.contracts().keyring.judgements.scan(*view[0])]
+    assert len(about) == 1
+
+
 # --- members who leave ----------------------------------------------------------------------------------
 
 
@@ -493,6 +558,60 @@ def test_a_wrong_share_names_its_holder_and_neither_record_nor_requester(world: 
     assert row is not None
     assert (row.about, row.at_s) == (seeded("ticket"), world.time_s)
     assert all(seeded("record") not in (value or b"") for _, value in world.changes)
+
+
+def accusation(world: World, of: Signer, *, ticket: bytes) -> Accuse:
+    """A false share of the present epoch, signed with the key that this Signer has."""
+    row = key_of(world)
+    holder = row.holder(of.id)
+    assert holder is not None
+    about = {"ticket": ticket, "record": seeded("record"), "version": 1}
+    combined = base_mul(scalar_from_int(13))
+    share = make_share(
+        HolderSecret(epoch=row.epoch, index=holder.index, scalar=scalar_from_int(11)),
+        holder_key=holder.key,
+        chain_id=CHAIN_ID,
+        combined=combined,
+        entropy=bytes(32),
+        **about,
+    )
+    statement = ShareStatement(combined=combined, share=share, **about)
+    return Accuse(statement=statement, signature=of.signing.sign(statement_bytes(CHAIN_ID, statement)))
+
+
+def ticket_of(world: World) -> bytes:
+    """A ticket of today."""
+    asking = RequestAccess(pseudonym=world.steve.id, scope=EVERYTHING, purpose=Purpose.PATRQT)
+    return world.request(asking, by=world.steve).ticket
+
+
+def test_a_key_that_was_given_up_before_an_epoch_convicts_nobody_in_it(world: World) -> None:
+    """A thief has the old key, a ticket from before, and the holder's public key of today."""
+    players = everyone(world)
+    make_key(world, players)
+    ticket, new = ticket_of(world), Actor("f's next")
+    world.done(rotation_of(world.f, new), by=world.f)
+    world.wait(1)
+    acting = with_key_of(world.f, new)
+    acting.label = world.f.label
+    again = Player(acting)  # type: ignore[arg-type]
+    again.shares = players[5].shares
+    vote(world, keyholders(*players))
+    view = play(world, [*players[:5], again])
+    assert view.row.phase is Phase.DONE
+    assert key_of(world).epoch == 2
+    framing = accusation(world, world.f, ticket=ticket)
+    world.refused(KeyringCode.STATEMENT_NOT_SIGNED, framing, by=world.bert)
+
+
+def test_a_key_that_was_given_up_convicts_for_some_days_only(world: World) -> None:
+    """Whoever it was given up for, because it was stolen perhaps, must not be framed for ever."""
+    make_key(world, everyone(world))
+    ticket = ticket_of(world)
+    world.done(rotation_of(world.b, Actor("b's next")), by=world.b)
+    framing = accusation(world, world.b, ticket=ticket)
+    world.wait(FORMER_KEYS_S + 60)
+    world.refused(KeyringCode.STATEMENT_NOT_SIGNED, framing, by=world.bert)
 
 
 # --- what is read ---------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from carechain.contracts.membership import (
 from carechain.contracts.relationships import Bound, Leave, RelationshipsCode
 from carechain.core.crypto import Suite
 from carechain.core.ids import party_id
+from carechain.core.limits import FORMER_KEYS, FORMER_KEYS_S
 from carechain.core.message import Message
 from carechain.core.rejection import RejectionCode
 from carechain.core.suite import Institution
@@ -61,6 +62,18 @@ def staff_change_their_own_key(world: World) -> Attempt:
 def once_too_often(world: World) -> Attempt:
     world.done(rotation_of(world.steve, Actor("second")), by=world.steve)
     return with_key_of(world.steve, Actor("second")), rotation_of(world.steve, Actor("third"))
+
+
+@rows.row(MembershipCode.TOO_MANY_KEY_CHANGES)
+def a_member_gets_rid_of_what_it_signed(world: World) -> Attempt:
+    """A keyholder that lied changes its key until nobody remembers the one under its lie."""
+    member: Signer = world.b
+    for number in range(FORMER_KEYS):
+        key = Actor(f"key {number}")
+        world.done(rotation_of(member, key), by=member)
+        member = with_key_of(world.b, key)
+    world.wait(FORMER_KEYS_S - 60)
+    return member, rotation_of(member, Actor("one too many"))
 
 
 @rows.row(MembershipCode.KEY_IN_USE)
@@ -333,6 +346,17 @@ def test_a_relation_that_was_left_is_opened_again_with_the_present_key() -> None
     events = world.done(bind_message(now, id_hash, number=1, proof=proof), by=world.a)
     assert events == (Bound(organisation=world.a.id, pseudonym=world.steve.id),)
     assert world.broken() == []
+
+
+def test_a_member_changes_its_key_again_when_it_has_answered_for_the_first() -> None:
+    world = fresh()
+    member: Signer = world.b
+    for number in range(FORMER_KEYS):
+        key = Actor(f"key {number}")
+        world.done(rotation_of(member, key), by=member)
+        member = with_key_of(world.b, key)
+    world.wait(FORMER_KEYS_S)
+    world.done(rotation_of(member, Actor("another")), by=member)
 
 
 def test_only_the_last_few_keys_are_kept_and_none_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

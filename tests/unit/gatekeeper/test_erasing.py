@@ -361,6 +361,64 @@ async def test_a_store_that_cannot_be_used_now_is_tried_again(site: Site, monkey
 
 
 @synchronous
+async def test_a_vault_far_away_keeps_the_charts_from_nothing_and_is_not_asked_for_ever(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, record = site.house, charted(site.house)
+    sealed = [(await site.seal(f"sealed {number}", b"content %d" % number))[0] for number in range(10)]
+    for one in (*sealed, record.record_id):
+        site.order(one)
+    asked: list[bytes] = []
+
+    async def lost(_: SealedObjects, address: bytes) -> bool:
+        asked.append(address)
+        raise OSError("the bucket does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SealedObjects, "holds", lost)
+        assert await site.eraser.carry_out() == Swept(destroyed=1, receipts=1, postponed=10)
+    assert len(asked) == 3
+    assert not any(site.tokens.holds(house.world.steve.id, one) for one in sealed)
+    assert house.charts.held_among([(house.world.steve.id, record.record_id)]) == set()
+    # By a new start as well: what was found at the first attempt is signed for with the rest.
+    assert await site.new_eraser().carry_out() == Swept(destroyed=10, receipts=10)
+    parts = ErasedPart.TOKENS | ErasedPart.OBJECT | ErasedPart.CAPSULE
+    assert all(site.receipts(one) == {house.world.a.id: int(parts)} for one in sealed)
+
+
+@synchronous
+async def test_a_stop_is_heard_between_two_records(site: Site) -> None:
+    sealed = [(await site.seal(f"sealed {number}", b"content %d" % number))[0] for number in range(3)]
+    for one in sealed:
+        site.order(one)
+    stop = asyncio.Event()
+    erase = site.vault.erase
+
+    async def stopping(address: bytes) -> bool:
+        stop.set()
+        return await erase(address)
+
+    site.vault.erase = stopping  # type: ignore[method-assign]
+    await asyncio.wait_for(site.eraser.run(stop), 60)
+    assert sum(bool(site.receipts(one)) for one in sealed) == 1
+    site.vault.erase = erase  # type: ignore[method-assign]
+    assert await site.new_eraser().carry_out() == Swept(destroyed=2, receipts=2)
+
+
+@synchronous
+async def test_books_from_an_old_backup_end_with_the_erasure(site: Site) -> None:
+    """The objects did not come back with them: then nothing is destroyed, nothing signed, and nothing counted on."""
+    record, addresses = await site.seal("x", b"content" * 99)
+    site.tokens.delete(site.house.world.steve.id, record)
+    for address in addresses:
+        await site.objects.delete(address)
+    site.order(record)
+    assert await site.eraser.carry_out() == Swept()
+    assert not any(site.metering.is_held(address) for address in addresses)
+    assert site.receipts(record) == {}
+
+
+@synchronous
 async def test_charts_that_cannot_be_read_postpone_and_do_not_lie(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     record = charted(site.house)
     site.order(record.record_id)

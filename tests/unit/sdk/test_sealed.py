@@ -21,7 +21,7 @@ from carechain.contracts.keyring import Misdeed
 from carechain.contracts.records import Anchor, SealedHashes
 from carechain.core import group
 from carechain.core.codec import encode
-from carechain.core.quorum import statement_bytes
+from carechain.core.quorum import decode_capsule, statement_bytes
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Category, Sensitivity
 from carechain.sdk import gathering
@@ -49,6 +49,7 @@ from carechain.sdk.shares import (
 )
 from carechain.sealing.codes import SealingCode
 from carechain.sealing.contents import Resource
+from carechain.sealing.objects import read_prefix, seal_object
 from carechain.vault.codes import VaultCode
 from carechain.vault.folder import FolderStore
 from sealed_world import Direct, SealedWorld
@@ -260,6 +261,19 @@ def another_label(_: SealedWorld, __: Shelf, line: AnchorLine, ___: AnchorLine) 
     return replace(line, anchor=replace(line.anchor, sensitivity=Sensitivity.U))
 
 
+def an_unproved_capsule(_: SealedWorld, shelf: Shelf, line: AnchorLine, __: AnchorLine) -> AnchorLine:
+    """Its writer anchored it so: the keyholders would refuse everything that is asked for together with it."""
+    assert line.anchor.sealed is not None
+    _header, capsule = read_prefix(shelf.objects[line.anchor.sealed.object])
+    proved = decode_capsule(capsule)
+    unproved = replace(proved, response=group.scalar_add(proved.response, group.ONE)).encode()
+    data = bytearray()
+    made = seal_object(b"noise", data.extend, key=seeded("key"), capsule=unproved, record=line.record, version=1)
+    shelf.objects[made.address] = bytes(data)
+    hashes = SealedHashes(capsule=sha256(unproved).digest(), object=made.address)
+    return replace(line, anchor=replace(line.anchor, sealed=hashes))
+
+
 def another_root(_: SealedWorld, __: Shelf, line: AnchorLine, ___: AnchorLine) -> AnchorLine:
     return replace(line, anchor=replace(line.anchor, root=bytes(32)))
 
@@ -273,6 +287,7 @@ def another_root(_: SealedWorld, __: Shelf, line: AnchorLine, ___: AnchorLine) -
         (not_sealed, SealingCode.NOT_AN_OBJECT),
         (another_capsule, SealingCode.CAPSULE_ALTERED),
         (another_label, SealingCode.CAPSULE_OTHER_LABEL),
+        (an_unproved_capsule, SealingCode.CAPSULE_UNPROVED),
         (another_root, SealingCode.CONTENTS_NOT_ANCHORED),
     ],
 )

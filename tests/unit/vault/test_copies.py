@@ -234,6 +234,59 @@ def test_a_scrub_reads_no_faster_than_it_is_told(kept: Kept) -> None:
     assert sum(waited) == pytest.approx(report.bytes_read / 100)
 
 
+def test_of_another_organisations_object_the_own_copy_alone_is_kept_and_looked_after(kept: Kept) -> None:
+    """It is one of that organisation's copies; passing it on would make copies of copies without end."""
+    guest, content = sha256(b"a guest").digest(), b"a guest"
+    asyncio.run(kept.service.put(guest, content, party=b"q" * 32))
+    scrub = Scrub(kept.vault, kept.metering, organisation=OWN)
+    report = asyncio.run(scrub.run())
+    assert (report.is_good, report.objects, report.repaired) == (True, 11, 0)
+    assert [guest in one.objects for one in kept.stores] == [True, False, False]
+    for one in kept.stores[1:]:
+        one.objects[guest] = content
+    assert asyncio.run(kept.service.size(guest, only_ours=True)) == len(content)
+    del kept.stores[0].objects[guest]
+    assert asyncio.run(kept.service.size(guest, only_ours=True)) is None
+    assert asyncio.run(kept.service.size(guest)) == len(content)
+
+
+def test_a_scrub_goes_by_the_ledgers_erasures_too(kept: Kept) -> None:
+    """Books from an old backup know nothing of an order: what it is about is destroyed, not made again and not lost."""
+    gone, there = sorted(kept.contents)[:2]
+    kept.service = VaultService(
+        kept.vault,
+        kept.metering,
+        kept.tokens,
+        organisation=OWN,
+        clock=lambda: 2000,
+        is_erased=lambda address: address in (gone, there),
+    )
+    del kept.places(gone)[0].objects[gone]
+    del kept.places(there)[1].objects[there]
+    asyncio.run(kept.service.forget(gone))
+    report = asyncio.run(Scrub(kept.vault, kept.metering, finish_erasure=kept.service.finish_erasure).run())
+    assert (report.is_good, report.repaired, report.lost_objects) == (True, 0, 0)
+    assert not any(one in store.objects for one in (gone, there) for store in kept.stores)
+    assert not any(kept.metering.is_held(one) for one in (gone, there))
+
+
+def test_an_erasure_during_a_repair_wins(kept: Kept) -> None:
+    address = min(kept.contents)
+    erased: list[bytes] = []
+    del kept.places(address)[1].objects[address]
+
+    async def finish(asked: bytes) -> bool | None:
+        # The first look at each object comes before anything is read of it.
+        if asked != address or not kept.places(address)[1].objects.get(address):
+            return None
+        erased.append(asked)
+        return await kept.service.erase(asked)
+
+    asyncio.run(Scrub(kept.vault, kept.metering, finish_erasure=finish).run())
+    assert erased == [address]
+    assert not any(address in one.objects for one in kept.stores)
+
+
 def test_erased_objects_are_neither_served_nor_taken_and_a_scrub_finishes_their_erasure(kept: Kept) -> None:
     address = min(kept.contents)
     holder = kept.places(address)[1]

@@ -216,6 +216,35 @@ def test_a_partners_quota(doorway: Doorway) -> None:
     run(doorway, work)
 
 
+def test_what_arrives_at_the_same_time_shares_the_quota(doorway: Doorway) -> None:
+    """Each alone would fit; what is too much for both together is refused, not kept."""
+
+    async def slowly(size: int, here: asyncio.Event, other: asyncio.Event) -> AsyncIterator[bytes]:
+        yield bytes([size % 251]) * (size // 2)
+        here.set()
+        await other.wait()
+        yield bytes([size % 251]) * (size - size // 2)
+
+    async def work() -> None:
+        token = await doorway.session(doorway.world.b).token()
+        begun = [asyncio.Event(), asyncio.Event()]
+        answers = await asyncio.gather(
+            *(
+                doorway.http.put(
+                    path_of(sha256(bytes([size % 251]) * size).digest()),
+                    content=slowly(size, here, other),
+                    headers={"authorization": f"Bearer {token}"},
+                )
+                for size, here, other in ((20_000, *begun), (20_002, *reversed(begun)))
+            )
+        )
+        assert VaultCode.QUOTA_EXCEEDED in [one.json()["code"] for one in answers if one.status_code != 204]
+        assert doorway.vault.metering.held_bytes(doorway.world.b.id) <= 30_000
+        assert doorway.door._arriving.total() == 0
+
+    run(doorway, work)
+
+
 RANGES: list[tuple[str, int, bytes | None]] = [
     ("bytes=0-0", 206, CONTENT[:1]),
     ("bytes=10-19", 206, CONTENT[10:20]),

@@ -13,6 +13,7 @@ from carechain.contracts.keyring.schema import (
 )
 from carechain.core.context import Ctx
 from carechain.core.crypto import BadSignature, verify
+from carechain.core.limits import FORMER_KEYS_S
 from carechain.core.quorum import BadProof, ShareStatement, check_statement, statement_bytes
 from carechain.core.rejection import present, require
 
@@ -34,14 +35,17 @@ class Tickets(Protocol):
 def accuse(ctx: Ctx, tables: KeyringTables, members: Members, tickets: Tickets, msg: Accuse) -> None:
     """Record a holder's wrong share. It signed the share itself, so whoever shows it need not be believed.
 
-    A key that the holder had when the ticket was given counts too: changing it is no way out. One proof for each epoch
-    is enough; the ticket is named, and neither the record nor who asked.
+    A key that the holder had when the ticket was given counts too, for some days: changing it is no way out. One proof
+    for each epoch is enough; the ticket is named, and neither the record nor who asked.
     """
     share = msg.statement.share
     key = present(tables.key_at(share.epoch), KeyringCode.HOLDER_UNKNOWN)
     holder = present(key.numbered(share.index), KeyringCode.HOLDER_UNKNOWN)
     decided_s = tickets.decided_s(msg.statement.ticket)
-    keys = members.keys_since(holder.party, ctx.time_s if decided_s is None else decided_s)
+    # Nothing of an epoch was signed before it began; and a key that was given up, because it was stolen perhaps,
+    # must not convict for ever.
+    since_s = ctx.time_s if decided_s is None else max(decided_s, key.since_s, ctx.time_s - FORMER_KEYS_S)
+    keys = members.keys_since(holder.party, since_s)
     require(_signed(keys, msg, statement_bytes(ctx.chain_id, msg.statement)), KeyringCode.STATEMENT_NOT_SIGNED)
     require(not _holds(ctx.chain_id, msg.statement, holder.key), KeyringCode.SHARE_IS_SOUND)
     known = tables.misdeeds.has(holder.party, share.epoch, Misdeed.BAD_SHARE)

@@ -130,7 +130,7 @@ class Participant:
     def _judge(self) -> Message | None:
         if not has_joined(self._row, self._holder) or in_holders(self._holder, self._row.judged):
             return None
-        return Judge(ceremony=self._view.ceremony, complaints=self._judged()[1])
+        return Judge(ceremony=self._view.ceremony, complaints=self._needed(self._judged()[1]))
 
     def _extract(self) -> Message | None:
         row, dealer = self._row, self._dealer
@@ -148,7 +148,7 @@ class Participant:
             received=[one for one in self._received() if in_holders(one.dealer, self._row.extracted)],
             extracted={dealer: one.commitments for dealer, one in self._view.extractions.items()},
         )
-        return Check(ceremony=self._view.ceremony, complaints=complaints)
+        return Check(ceremony=self._view.ceremony, complaints=self._needed(complaints))
 
     def _expose(self) -> Message | None:
         if not has_joined(self._row, self._holder) or in_holders(self._holder, self._row.shown):
@@ -159,6 +159,15 @@ class Participant:
             if in_holders(pair.dealer, self._row.exposed)
         )
         return Expose(ceremony=self._view.ceremony, shares=shares)
+
+    def _needed(self, complaints: tuple[Complaint, ...]) -> tuple[Complaint, ...]:
+        """Those about dealers that nobody has convicted yet.
+
+        A complaint also opens what its sender dealt to the liar. Were everybody to complain of one, the share that it
+        was to have would be there for all to see, and one fewer of the others would be enough to open something.
+        """
+        known = self._row.disqualified | self._row.exposed
+        return tuple(one for one in complaints if not in_holders(one.dealer, known))
 
     # --- what was received --------------------------------------------------------------------------------
 
