@@ -109,6 +109,9 @@ class MemoryStore:
         self._reach()
         return len(self.objects[address]) if address in self.objects else None
 
+    async def holds_own(self, address: bytes) -> bool:
+        return await self.size(address) is not None
+
     async def delete(self, address: bytes) -> bool:
         self._reach()
         return self.objects.pop(address, None) is not None

@@ -50,6 +50,24 @@ def test_it_does_what_every_store_does(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_another_member_stored_is_nobody_elses_to_take_back_or_to_sign_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with network(tmp_path, NODES) as net:
+            author, other = net.store(0), net.store(4)
+            for address, content in made(100, 20_000).items():
+                await author.put(address, content)
+                assert await other.size(address) == len(content)
+                assert (await author.holds_own(address), await other.holds_own(address)) == (True, False)
+                assert not await other.delete(address)
+                # A node that lost its notes still finds what it signed.
+                net.nodes[0].file.forget_own(address)
+                assert await author.holds_own(address)
+                assert await author.delete(address)
+                assert not await author.holds_own(address)
+
+    asyncio.run(main())
+
+
 def test_every_object_is_there_when_a_third_of_the_nodes_is_killed(tmp_path: Path) -> None:
     async def main() -> None:
         async with network(tmp_path, NODES) as net:

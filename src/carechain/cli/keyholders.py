@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from carechain.cli.options import ByOrganisation
-from carechain.cli.output import Desk, Report, command, sub_app, table, tables
+from carechain.cli.output import CannotRun, Desk, Report, command, sub_app, table, tables
 from carechain.cli.terms import moment
 from carechain.core.limits import CEREMONY_ROUND_MAX_S, CEREMONY_ROUND_MIN_S, KEYHOLDERS
 
 if TYPE_CHECKING:
     from carechain.chain.questions import CeremonyLine, MisdeedLine
+    from carechain.cli.acting import Desktop
     from carechain.contracts.keyring import KeyRow
 
 app = sub_app("The organisations that hold the shares of the consortium key, and the votes on them.")
@@ -87,8 +88,15 @@ def status(desk: Desk, *, by: ByOrganisation) -> Report:
         found = seat.rows("keyring.key", KeyRow, OfEpoch()) if has_key else []
         misdeeds = seat.rows("keyring.misdeeds", MisdeedLine, MisdeedPage())
     key = found[0] if found else None
+    own_share = None if key is None or by.who is not None else _own_share(desktop, key)
+    if own_share is False:
+        desk.say(
+            "this home has no share of the key, although its organisation is a holder: others open for it until the "
+            "members vote for keyholders again"
+        )
     data = {
         "key": None if key is None else _key_data(key),
+        "own_share": own_share,
         "ceremonies": [_ceremony_data(one) for one in ceremonies],
         "misdeeds": [_misdeed_data(one) for one in misdeeds],
     }
@@ -104,6 +112,26 @@ def status(desk: Desk, *, by: ByOrganisation) -> Report:
         ),
     )
     return Report(data=data, show=tables(*grids))
+
+
+def _own_share(desktop: "Desktop", key: "KeyRow") -> bool | None:
+    """Whether this home has its organisation's share of the key in force; None where it is due none."""
+    import secrets
+
+    from carechain.cli.keyring import MEMBER_KEY
+    from carechain.node.keyholder_store import KEYHOLDER_FILE, KeyholderFileUnusable, KeyholderStore
+
+    path = desktop.keys.path_of(MEMBER_KEY)
+    if not path.is_file():
+        return None
+    identity = desktop.keys.identity(MEMBER_KEY, desktop.password)
+    if key.holder(identity.party) is None:
+        return None
+    try:
+        store = KeyholderStore.open(path.with_name(KEYHOLDER_FILE), identity=identity, entropy=secrets.token_bytes)
+    except KeyholderFileUnusable as unusable:
+        raise CannotRun(str(unusable)) from None
+    return store.share(key.epoch) is not None
 
 
 def _key_data(key: "KeyRow") -> dict[str, Any]:

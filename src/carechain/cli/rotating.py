@@ -75,7 +75,7 @@ def _said(rotated: "Rotated") -> list[str]:
     told.append(rotated.done.text() if rotated.done else "the ledger had it already")
     if rotated.kind == "member":
         told.append("next: restart this organisation's node, which signs its reports with the key it started with")
-        told.append("keep the old key file with the backups that were locked to it")
+        told.append("backups that were locked to the old key open only with a copy of the key file from before")
     return told
 
 

@@ -98,7 +98,7 @@ class SealedObjects:
 
     async def holds(self, address: bytes) -> bool:
         """As :class:`ErasableVault`, in the organisation's own stores."""
-        return await self._service.vault.holds_ours(address)
+        return await self._service.holds_own(address)
 
     async def erase(self, address: bytes) -> bool:
         """As :class:`ErasableVault`; the object's metering ends with it."""

@@ -234,6 +234,7 @@ class Keyholder:
         self._of_all = Bucket(rates.total, clock())
         self._capsules = SoundCapsules()
         self._seat: _Seat | None = None
+        self._missed_epoch = 0
         self._serving = 0
         self._computing = asyncio.Semaphore(SHARES_AT_ONCE)
 
@@ -328,6 +329,10 @@ class Keyholder:
         self._seat = None
         secret = self._secrets.share(key.epoch)
         if secret is None:
+            if self._missed_epoch != key.epoch:
+                # A holder that cannot answer is not noticed by anybody until one too many cannot.
+                self._missed_epoch = key.epoch
+                _log.error("key_share_missing", epoch=key.epoch)
             raise SharesRefused(KeyholderCode.NO_SHARE)
         if (secret.epoch, secret.index) != (key.epoch, held.index) or not group.same(
             group.base_mul(secret.scalar), held.key

@@ -9,7 +9,7 @@ the own staff brings them. Refusals are JSON, as at the gatekeeper's other paths
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Send
 
 from carechain.chain.queries import View
 from carechain.core.ids import Hash, PartyId, RecordId, TicketId
@@ -108,6 +109,35 @@ class PutTokens(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 _searches: Final = msgspec.msgpack.Decoder(SearchRequest)
 _puts: Final = msgspec.msgpack.Decoder(PutTokens)
 _encoder: Final = msgspec.msgpack.Encoder()
+
+
+class _Content(StreamingResponse):
+    """Bytes for somebody who takes them: who takes none for as long as a body may pause has lost its place.
+
+    Otherwise a few who never read would keep everybody else from reading.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the content; what is not taken in time is cut, and the server closes the connection."""
+        is_late = False
+
+        async def in_time(message: Message) -> None:
+            nonlocal is_late
+            try:
+                async with asyncio.timeout(HTTP_BODY_S):
+                    await send(message)
+            except TimeoutError:
+                is_late = True
+                raise
+
+        try:
+            await super().stream_response(in_time)
+        except TimeoutError:
+            if not is_late:
+                raise
+        finally:
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
 
 
 class ObjectsDoor:
@@ -199,7 +229,7 @@ class ObjectsDoor:
         if asked is not None:
             headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
         status = HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT
-        return StreamingResponse(_again(first, chunks), status_code=status, headers=headers, media_type=_OCTETS)
+        return _Content(_again(first, chunks), status_code=status, headers=headers, media_type=_OCTETS)
 
     def _is_a_partners_server(self, party: Party) -> bool:
         """Whether another organisation's own key asks: it wants to know what is here, not what its partners have."""
@@ -402,7 +432,7 @@ def _packed(answer: object) -> Response:
     return Response(_encoder.encode(answer), media_type=_MSGPACK, headers={"cache-control": "no-store"})
 
 
-async def _again(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _again(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest) as chunks:
         if first:
             yield first

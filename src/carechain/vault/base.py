@@ -58,6 +58,9 @@ class Vault(Protocol):
     async def size(self, address: bytes) -> int | None:
         """How many bytes are stored under the address; None where there is no object."""
 
+    async def holds_own(self, address: bytes) -> bool:
+        """Whether there is a copy that :meth:`delete` would destroy: in a store of many, one of this organisation's."""
+
     async def delete(self, address: bytes) -> bool:
         """Destroy an object; says whether there was one. Durable on return."""
 

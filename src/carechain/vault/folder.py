@@ -63,6 +63,10 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
+    async def holds_own(self, address: bytes) -> bool:
+        """As :meth:`carechain.vault.base.Vault.holds_own`."""
+        return await self.size(address) is not None
+
     async def delete(self, address: bytes) -> bool:
         """As :meth:`carechain.vault.base.Vault.delete`. The disk may keep the bytes until it writes over them."""
         return await asyncio.to_thread(self._delete, require_address(address))

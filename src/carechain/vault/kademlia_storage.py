@@ -143,6 +143,10 @@ class RecordFile(Database):
         """The object was taken back; says whether this node had stored it."""
         return self._execute("DELETE FROM own WHERE address = ?", address) > 0
 
+    def is_own(self, address: bytes) -> bool:
+        """Whether this node has stored the object, or has begun to."""
+        return bool(self._select("SELECT 1 FROM own WHERE address = ?", address))
+
     def own(self) -> Iterator[bytes]:
         """What this node stored, in ascending order; read in pages."""
         after = b""

@@ -85,6 +85,13 @@ class KademliaStore:
             return len(record.body) if record.kind is Kind.PIECE else read_root(record).size
         return None
 
+    async def holds_own(self, address: bytes) -> bool:
+        """Whether this member has stored the object: what others did is theirs to take back, and to sign for."""
+        if await asyncio.to_thread(self._node.file.is_own, address):
+            return True
+        own = self._node.seat.party
+        return any(one.signer == own for one in await self._records(address))
+
     async def delete(self, address: bytes) -> bool:
         """Take back what this member stored, pieces first, so that the same call finishes what was cut short.
 

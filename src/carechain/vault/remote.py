@@ -135,6 +135,10 @@ class RemoteStore:
             raise VaultUnavailable("the other vault does not say how large an object is")
         return int(length)
 
+    async def holds_own(self, address: bytes) -> bool:
+        """As :meth:`carechain.vault.base.Vault.holds_own`."""
+        return await self.size(address) is not None
+
     async def delete(self, address: bytes) -> bool:
         """The other organisation keeps this copy for us no more; says whether it did."""
         answer = await self._plain("DELETE", address)

@@ -139,10 +139,10 @@ class Replicated:
         """As :meth:`delete`, where other organisations keep copies for this one."""
         return await self._delete(address, [one for one in self.stores if not one.is_ours])
 
-    async def holds_ours(self, address: bytes) -> bool:
-        """Whether a store of this organisation has a copy."""
+    async def holds_own(self, address: bytes) -> bool:
+        """Whether a store of this organisation has a copy that is its own."""
         for store in self.stores:
-            if store.is_ours and await store.size(address) is not None:
+            if store.is_ours and await store.holds_own(checked(address)):
                 return True
         return False
 

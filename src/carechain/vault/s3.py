@@ -128,6 +128,10 @@ class S3Store:
         except Rejected:
             return None
 
+    async def holds_own(self, address: bytes) -> bool:
+        """As :meth:`carechain.vault.base.Vault.holds_own`."""
+        return await self.size(address) is not None
+
     async def delete(self, address: bytes) -> bool:
         """As :meth:`carechain.vault.base.Vault.delete`. A bucket that keeps versions keeps the old ones."""
         if await self.size(address) is None:

@@ -102,6 +102,10 @@ class VaultService:
         await self._require_not_erased(require_address(address))
         return await (self._ours if only_ours else self.vault).size(address)
 
+    async def holds_own(self, address: bytes) -> bool:
+        """As the stores'."""
+        return await self.vault.holds_own(address)
+
     async def delete(self, address: bytes) -> bool:
         """Destroy an object in every store and end its metering; it may be put again."""
         there = await self.vault.delete(require_address(address))

@@ -3,6 +3,7 @@
 Method: the real commands on the ledger of ``world``; the ceremonies are played by real participants.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,14 @@ from carechain.chain.queries import Asker, View, ask
 from carechain.chain.receipts import OK, code_named
 from carechain.cli import acting, keyholders, members
 from carechain.cli.acting import Done
+from carechain.cli.keyring import Keyring
 from carechain.cli.output import Denied
 from carechain.contracts.keyring.schema import Deal
 from carechain.core.message import Message
+from carechain.node.keyholder_store import KEYHOLDER_FILE, HolderSecret, KeyholderStore
 from carechain.sdk.answers import ROWS
 from ceremonies import Player, play, round_of, view_of
+from ceremony_network import identity_of
 from world import CHAIN_ID, Organisation, World, fresh
 
 Run = Callable[..., Any]
@@ -107,7 +111,12 @@ def test_keyholders_are_proposed_with_the_usual_threshold(run: Run, world: World
 
 
 def test_the_status_tells_whom_a_round_waits_for_and_who_was_caught(run: Run, world: World) -> None:
-    assert run("a", "keyholders", "status") == {"key": None, "ceremonies": [], "misdeeds": []}
+    assert run("a", "keyholders", "status") == {
+        "key": None,
+        "own_share": None,
+        "ceremonies": [],
+        "misdeeds": [],
+    }
     players = [Player(one) for one in world.members]
     players[0].twist = lambda _player, _view, said: (
         msgspec.structs.replace(said, shares=tuple(bytes(64) for _ in said.shares)) if isinstance(said, Deal) else said
@@ -128,6 +137,28 @@ def test_the_status_tells_whom_a_round_waits_for_and_who_was_caught(run: Run, wo
     text = run("b", "keyholders", "status", as_json=False)
     assert world.b.id.hex() in text
     assert "bad deal" in text
+
+
+def test_a_holder_without_its_share_is_told(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else would notice: the others open everything until one too many is without."""
+    players = [Player(one) for one in world.members]
+    chosen(run, world, "--threshold", "3", "--round", "60")
+    play(world, players)
+    identity = identity_of(world.b)
+    monkeypatch.setattr(acting.Desktop, "password", "p")
+    monkeypatch.setattr(Keyring, "identity", lambda *_: identity)
+    keys = tmp_path / "b" / "keys"
+    keys.mkdir(parents=True)
+    assert run("b", "keyholders", "status")["own_share"] is None, "no key of the organisation, no share to miss"
+    (keys / "member.json").touch()
+    assert run("b", "keyholders", "status")["own_share"] is False
+    store = KeyholderStore.open(keys / KEYHOLDER_FILE, identity=identity, entropy=os.urandom)
+    store.settle(bytes(32), HolderSecret(epoch=1, index=2, scalar=b"\x01" + bytes(31)))
+    assert run("b", "keyholders", "status")["own_share"] is True
+    (keys / KEYHOLDER_FILE).write_bytes(b"{}")
+    assert KEYHOLDER_FILE in run("b", "keyholders", "status", expect=3)["error"]["reason"]
 
 
 def test_what_the_ledger_refuses_is_told(run: Run, world: World) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from carechain.chain.tx import parse
-from carechain.contracts.keyring.schema import CloseRound, Expose, Extract
+from carechain.contracts.keyring.schema import CloseRound, Expose, Extract, Phase
 from carechain.core.codec import encode
 from carechain.core.group import base_mul
 from carechain.core.message import Message
@@ -338,6 +338,19 @@ def test_what_the_ledger_refuses_is_not_sent_in_a_loop(homes: Homes) -> None:
     assert len(homes.ledger.said) == 2, "what is not admitted is tried again at the next block"
     home.start()
     assert home.step()
+
+
+def test_whoever_was_refused_in_a_round_closes_it_all_the_same(homes: Homes) -> None:
+    """Words that came to the ledger late were sent twice, and the second time refused: the round still has an end."""
+    homes.vote(threshold=3)
+    homes.homes.pop()
+    homes.settle()
+    under_way = homes.world.contracts().keyring.under_way()
+    assert under_way is not None
+    for home in homes.homes:
+        home.runner._given_up = (under_way[0], Phase.JOIN)
+    homes.finish()
+    homes.check()
 
 
 # --- the file -------------------------------------------------------------------------------------------
