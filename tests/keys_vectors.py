@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from carechain.contracts.access import ReportRelease, ReportShares, RequestAccess
 from carechain.contracts.governance import RemoveMember
-from carechain.contracts.keyring.schema import Accuse, CloseRound, Deal, Extract, Judge, KeyRow, Phase
+from carechain.contracts.keyring.schema import Accuse, CloseRound, Deal, Extract, Judge, KeyRow, LoseShare, Phase
 from carechain.contracts.keyring.views import CeremonyView, ceremony_view
 from carechain.contracts.records import ConfirmErasure, Erase, ErasedPart, SealedHashes
 from carechain.contracts.recovery import RecoveryRules, SetPolicy
@@ -78,7 +78,7 @@ class KeysScript(Script):
             yield self.written(write_block)
         yield life.time_s, []
         yield from self.nobody_comes()
-        for write_block in (self.departure, self.rotations, self.no_way_out):
+        for write_block in (self.departure, self.rotations, self.no_way_out, self.loss):
             yield self.written(write_block)
         yield from self.recovery()
         life.time_s += 100_000
@@ -158,6 +158,13 @@ class KeysScript(Script):
     def departure(self) -> None:
         """A keyholder is put out of the consortium."""
         self.vote(RemoveMember(member=self.life.world.f.id))
+
+    def loss(self) -> None:
+        """Two keyholders say that they have lost their shares: after the first one nobody else can be spared."""
+        key = self.key()
+        left = [one.organisation for one in self.players if key.holder(one.organisation.id) is not None]
+        for one in left[:2]:
+            self.send(LoseShare(epoch=key.epoch), by=one)
 
     # --- sealed records -----------------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
     keys.Check,
     keys.Expose,
     keys.CloseRound,
+    keys.LoseShare,
     keys.Accuse,
 )
 
@@ -367,6 +368,7 @@ class Contracts:
             keys.Check: lambda ctx, msg: keyring.check(ctx, ring, msg),
             keys.Expose: lambda ctx, msg: keyring.expose(ctx, ring, msg),
             keys.CloseRound: lambda ctx, msg: keyring.close_round(ctx, ring, msg),
+            keys.LoseShare: lambda ctx, msg: keyring.lose_share(ctx, ring, msg),
             keys.Accuse: lambda ctx, msg: keyring.accuse(ctx, ring, members, tickets, msg),
         }
 

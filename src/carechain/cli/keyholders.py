@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from carechain.cli.options import ByOrganisation
-from carechain.cli.output import CannotRun, Desk, Report, command, sub_app, table, tables
+from carechain.cli.output import CannotRun, Desk, Report, command, lines, sub_app, table, tables
 from carechain.cli.terms import moment
 from carechain.core.limits import CEREMONY_ROUND_MAX_S, CEREMONY_ROUND_MIN_S, KEYHOLDERS
 
@@ -91,8 +91,8 @@ def status(desk: Desk, *, by: ByOrganisation) -> Report:
     own_share = None if key is None or by.who is not None else _own_share(desktop, key)
     if own_share is False:
         desk.say(
-            "this home has no share of the key, although its organisation is a holder: others open for it until the "
-            "members vote for keyholders again"
+            "this home has no share of the key, although its organisation is a holder: say so with `carechain "
+            "keyholders lost`, and propose keyholders anew"
         )
     data = {
         "key": None if key is None else _key_data(key),
@@ -112,6 +112,24 @@ def status(desk: Desk, *, by: ByOrganisation) -> Report:
         ),
     )
     return Report(data=data, show=tables(*grids))
+
+
+@command(app, "lost")
+def lost(desk: Desk, *, by: ByOrganisation) -> Report:
+    """Say on the ledger that your organisation's share is lost, so that nobody counts on it until the next ceremony."""
+    from carechain.chain.questions import OfEpoch
+    from carechain.cli.acting import Desktop
+    from carechain.contracts.keyring import KeyRow, LoseShare
+
+    desktop = Desktop(desk, by)
+    with desktop.seat(desktop.member()) as seat:
+        (key,) = seat.rows("keyring.key", KeyRow, OfEpoch())
+        if _own_share(desktop, key):
+            raise CannotRun("this home has its share of the key: there is nothing to say")
+        done = seat.submit(LoseShare(epoch=key.epoch))
+    said = f"said: no share of epoch {key.epoch} here any more"
+    hint = "next: propose keyholders anew with `carechain keyholders propose`"
+    return Report(data={"epoch": key.epoch, **done.data()}, show=lines(said, done.text(), hint))
 
 
 def _own_share(desktop: "Desktop", key: "KeyRow") -> bool | None:

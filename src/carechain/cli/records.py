@@ -198,6 +198,12 @@ def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "
         }
         for one in found
     ]
+    some_erased = any(one.erased is not None for one in found)
+
+    def erased(one: "AnchorLine") -> tuple[str, ...]:
+        when = "" if one.erased is None else moment(one.erased.ordered_s)
+        return (when,) if some_erased else ()
+
     text = [
         (
             one.record.hex(),
@@ -208,9 +214,10 @@ def _anchors(title: str, pseudonym: bytes, found: "list[AnchorLine]", name_of: "
             str(one.anchor.resources),
             name_of(one.anchor.author),
             moment(one.anchor.anchored_s),
-            "" if one.erased is None else moment(one.erased.ordered_s),
+            *erased(one),
         )
         for one in found
     ]
-    columns = ("record", "version", "category", "grade", "day", "resources", "author", "anchored (UTC)", "erased (UTC)")
+    ever = ("erased (UTC)",) if some_erased else ()
+    columns = ("record", "version", "category", "grade", "day", "resources", "author", "anchored (UTC)", *ever)
     return Report(data={"pseudonym": pseudonym.hex(), "records": rows}, show=tables(table(title, columns, text)))

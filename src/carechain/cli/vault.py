@@ -178,7 +178,8 @@ def usage(
     import time
 
     from_s = 0 if first is None else _day_s(first)
-    to_s = int(time.time()) if last is None else _day_s(last + 1)
+    # The second that runs counts too, so that what was stored just now is seen.
+    to_s = int(time.time()) + 1 if last is None else _day_s(last + 1)
     with _books(desk) as metering:
         rows = [one for one in metering.usages(from_s, to_s) if patient is None or one.pseudonym == patient]
     data = {

@@ -156,6 +156,7 @@ ROLES: Final[dict[Role, Rights]] = {
             "keyring.extract",
             "keyring.join",
             "keyring.judge",
+            "keyring.lose_share",
             "membership.dismiss_staff",
             "membership.enrol_staff",
             "membership.renew_staff",

@@ -11,10 +11,19 @@ from msgspec import Struct
 
 from carechain.core.limits import NONCE_SIZE
 from carechain.sdk.authentication import Service, sign_opening
+from carechain.sdk.failures import Refused, refusal_in
 from carechain.sdk.signer import Signer
 from carechain.vault.base import VaultUnavailable
 
 _MSGPACK: Final = "application/msgpack"
+
+
+class SignInRefused(VaultUnavailable):
+    """The gatekeeper opens no session for this party; ``refused`` says why."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"the gatekeeper opens no session: {refused.label}")
+        self.refused = refused
 
 
 class _Session(Struct):
@@ -52,7 +61,7 @@ class DoorSession:
         self._turn = asyncio.Lock()
 
     async def token(self) -> str:
-        """A token that has not been refused yet; raises ``VaultUnavailable`` when the gatekeeper gives none."""
+        """A token that has not been refused yet; raises ``VaultUnavailable``, :class:`SignInRefused` among them."""
         async with self._turn:
             if self._token is None:
                 self._token = await self._open()
@@ -79,7 +88,7 @@ class DoorSession:
         except httpx.HTTPError as error:
             raise VaultUnavailable(f"the gatekeeper cannot be reached: {type(error).__name__}") from None
         if answer.status_code != HTTPStatus.OK:
-            raise VaultUnavailable(f"the gatekeeper opens no session: status {answer.status_code}")
+            raise SignInRefused(refusal_in(answer, answer.content))
         try:
             return _sessions.decode(answer.content).token
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

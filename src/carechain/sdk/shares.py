@@ -25,7 +25,7 @@ from carechain.core.limits import (
 from carechain.core.quorum import Blinding, ShareStatement
 from carechain.core.rejection import Rejected, RejectionCode
 from carechain.sdk.authentication import AuthCode
-from carechain.sdk.door import DoorSession
+from carechain.sdk.door import DoorSession, SignInRefused
 from carechain.sdk.failures import Refused, Unreachable, refusal_in
 from carechain.sealing.hpke import HpkePrivateKey, open_large, seal_large
 from carechain.vault.base import VaultUnavailable
@@ -199,6 +199,8 @@ class KeyholderClient:
     async def _ask(self, request: SharesRequest) -> SharesAnswer:
         try:
             token = await self._session.token()
+        except SignInRefused as no:
+            raise no.refused from None
         except VaultUnavailable as lost:
             raise Unreachable(str(lost)) from None
         data = await self._post(SHARES_PATH, _encoder.encode(request), {"authorization": f"Bearer {token}"})

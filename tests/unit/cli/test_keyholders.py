@@ -157,8 +157,16 @@ def test_a_holder_without_its_share_is_told(
     store = KeyholderStore.open(keys / KEYHOLDER_FILE, identity=identity, entropy=os.urandom)
     store.settle(bytes(32), HolderSecret(epoch=1, index=2, scalar=b"\x01" + bytes(31)))
     assert run("b", "keyholders", "status")["own_share"] is True
+    assert "has its share" in run("b", "keyholders", "lost", expect=3)["error"]["reason"]
     (keys / KEYHOLDER_FILE).write_bytes(b"{}")
     assert KEYHOLDER_FILE in run("b", "keyholders", "status", expect=3)["error"]["reason"]
+    (keys / KEYHOLDER_FILE).unlink()
+    assert run("b", "keyholders", "lost")["epoch"] == 1
+    assert {one["holder"]: one["left_s"] for one in run("b", "keyholders", "status")["key"]["holders"]}[
+        world.b.id.hex()
+    ]
+    assert run("b", "keyholders", "status")["own_share"] is None, "nobody counts on it any more"
+    assert run("b", "keyholders", "lost", expect=1)["error"]["label"] == "KEYRING.NOT_A_HOLDER"
 
 
 def test_what_the_ledger_refuses_is_told(run: Run, world: World) -> None:

@@ -34,6 +34,7 @@ from carechain.contracts.keyring.schema import (
     Judge,
     KeyringCode,
     KeyRow,
+    LoseShare,
     Misdeed,
     Phase,
     RoundOpened,
@@ -514,6 +515,22 @@ def test_a_holder_that_is_put_out_counts_no_longer_and_the_key_stays(world: Worl
     assert view.row.phase is Phase.DONE
     assert check_key(world, players[:5]).live == 5
     assert not world.contracts().keyring.is_holder(world.f.id)
+
+
+def test_a_lost_share_keeps_those_who_are_needed(world: World) -> None:
+    """Three of six are enough. Where three have lost theirs and said so, none of the others is put out."""
+    players = everyone(world)
+    make_key(world, players)
+    for one in (world.b, world.c, world.d):
+        assert world.done(LoseShare(epoch=1), by=one) == (HolderLeft(holder=one.id, epoch=1),)
+    assert key_of(world).live == 3
+    world.refused(KeyringCode.KEY_NEEDS_HOLDER, Propose(change=RemoveMember(member=world.e.id)), by=world.a)
+    # A ceremony with the three that are left gives the others a share again.
+    for player in players[1:4]:
+        player.shares.clear()
+    vote(world, keyholders(*players))
+    assert play(world, players).row.phase is Phase.DONE
+    assert check_key(world, players).live == 6
 
 
 def test_the_event_says_that_a_holder_left(world: World) -> None:

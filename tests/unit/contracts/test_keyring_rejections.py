@@ -19,6 +19,7 @@ from carechain.contracts.keyring.schema import (
     Join,
     Judge,
     KeyringCode,
+    LoseShare,
     Phase,
 )
 from carechain.core.group import IDENTITY, ORDER, base_mul, scalar_from_int
@@ -355,6 +356,41 @@ def to_close_a_round_a_second_early(world: World) -> Attempt:
     at(world, Phase.JOIN)
     view = view_of(world)
     return world.anna, CloseRound(ceremony=view.ceremony), view.row.round_opened_s + view.row.round_s - 1
+
+
+# --- lost shares ----------------------------------------------------------------------------------------
+
+
+@rows.row(KeyringCode.NOT_A_HOLDER)
+def to_lose_what_was_lost_before(world: World) -> Attempt:
+    with_key(world)
+    world.done(LoseShare(epoch=1), by=world.b)
+    return world.b, LoseShare(epoch=1)
+
+
+@rows.row(KeyringCode.NOT_A_HOLDER)
+def to_lose_a_share_of_another_epoch(world: World) -> Attempt:
+    with_key(world)
+    return world.b, LoseShare(epoch=2)
+
+
+@rows.row(KeyringCode.NOT_A_HOLDER)
+def to_lose_a_share_where_there_is_no_key(world: World) -> Attempt:
+    return world.b, LoseShare(epoch=0)
+
+
+@rows.row(KeyringCode.NOT_A_HOLDER)
+def an_administrator_speaks_of_the_share(world: World) -> Attempt:
+    with_key(world)
+    return world.anna, LoseShare(epoch=1)
+
+
+@rows.row(KeyringCode.KEY_NEEDS_HOLDER)
+def to_lose_a_share_that_is_needed(world: World) -> Attempt:
+    with_key(world)
+    for one in (world.b, world.c, world.d):
+        world.done(LoseShare(epoch=1), by=one)
+    return world.e, LoseShare(epoch=1)
 
 
 # --- accusations ----------------------------------------------------------------------------------------

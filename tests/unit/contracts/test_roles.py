@@ -184,6 +184,7 @@ def ceremony_samples(some: bytes) -> tuple[Message, ...]:
         keyring.Check(ceremony=some, complaints=()),
         keyring.Expose(ceremony=some, shares=()),
         keyring.CloseRound(ceremony=some),
+        keyring.LoseShare(epoch=1),
         keyring.Accuse(statement=statement, signature=bytes(64)),
     )
 

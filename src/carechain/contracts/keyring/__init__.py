@@ -10,7 +10,7 @@ Read in this order: ``schema`` (codes, messages, events, tables) · ``rounds`` (
 
 from carechain.contracts.keyring.accusing import accuse
 from carechain.contracts.keyring.dealing import check, close_round, deal, expose, extract, join, judge
-from carechain.contracts.keyring.rounds import Keyholders
+from carechain.contracts.keyring.rounds import Keyholders, lose_share
 from carechain.contracts.keyring.schema import (
     Accuse,
     CeremonyRow,
@@ -26,6 +26,7 @@ from carechain.contracts.keyring.schema import (
     KeyringCode,
     KeyringTables,
     KeyRow,
+    LoseShare,
     Misdeed,
     MisdeedRow,
     Phase,
@@ -49,6 +50,7 @@ __all__ = [
     "Keyholders",
     "KeyringCode",
     "KeyringTables",
+    "LoseShare",
     "Misdeed",
     "MisdeedRow",
     "Phase",
@@ -63,5 +65,6 @@ __all__ = [
     "extract",
     "join",
     "judge",
+    "lose_share",
     "misdeeds",
 ]

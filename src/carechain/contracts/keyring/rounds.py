@@ -24,6 +24,7 @@ from carechain.contracts.keyring.schema import (
     KeyringCode,
     KeyringTables,
     KeyRow,
+    LoseShare,
     Misdeed,
     MisdeedRow,
     Phase,
@@ -45,7 +46,7 @@ from carechain.core.quorum import (
     threshold_fits,
     weigh_commitments,
 )
-from carechain.core.rejection import require
+from carechain.core.rejection import present, require
 
 
 class Members(Protocol):
@@ -116,9 +117,7 @@ def vacate(ctx: Ctx, tables: KeyringTables, organisation: bytes) -> None:
     require_dispensable(tables, organisation)
     key = tables.current()
     if key is not None and key.holder(organisation) is not None:
-        holders = tuple(replace(one, left_s=ctx.time_s) if one.party == organisation else one for one in key.holders)
-        tables.keys.put(key.epoch, row=replace(key, holders=holders))
-        ctx.emit(HolderLeft(holder=organisation, epoch=key.epoch))
+        _count_out(ctx, tables, key, organisation)
     found = tables.under_way()
     if found is None:
         return
@@ -135,6 +134,23 @@ def vacate(ctx: Ctx, tables: KeyringTables, organisation: bytes) -> None:
                 left_holders=row.left_holders | holder_mask(one for one in (held_as,) if one),
             ),
         )
+
+
+def lose_share(ctx: Ctx, tables: KeyringTables, msg: LoseShare) -> None:
+    """Count out a holder that has lost its share; refused where too few would remain, which must find it again.
+
+    Without its word the ledger would count on it, and let the members put out a holder that is needed.
+    """
+    key = present(tables.current(), KeyringCode.NOT_A_HOLDER)
+    require(key.epoch == msg.epoch and key.holder(ctx.sender) is not None, KeyringCode.NOT_A_HOLDER)
+    require(key.live > key.threshold, KeyringCode.KEY_NEEDS_HOLDER)
+    _count_out(ctx, tables, key, ctx.sender)
+
+
+def _count_out(ctx: Ctx, tables: KeyringTables, key: KeyRow, organisation: bytes) -> None:
+    holders = tuple(replace(one, left_s=ctx.time_s) if one.party == organisation else one for one in key.holders)
+    tables.keys.put(key.epoch, row=replace(key, holders=holders))
+    ctx.emit(HolderLeft(holder=organisation, epoch=key.epoch))
 
 
 class Keyholders:

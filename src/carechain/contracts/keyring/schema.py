@@ -59,6 +59,7 @@ class KeyringCode(RejectionCode):
     STATEMENT_NOT_SIGNED = 1819, "The holder's member key did not sign this statement."
     SHARE_IS_SOUND = 1820, "The share holds: nobody has done anything wrong."
     ALREADY_CAUGHT = 1821, "The ledger has proof against this holder for this epoch already."
+    NOT_A_HOLDER = 1822, "Your organisation is no holder of the present epoch, or counts as one no longer."
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -124,6 +125,12 @@ class CloseRound(Message, frozen=True, tag="keyring.close_round"):
     """Close a round whose time is over; those who have not spoken count as silent."""
 
     ceremony: CeremonyId
+
+
+class LoseShare(Message, frozen=True, tag="keyring.lose_share"):
+    """Say that the sender's share of the present epoch is lost, so that nobody counts on it any more."""
+
+    epoch: Epoch
 
 
 class Accuse(Message, frozen=True, tag="keyring.accuse"):
@@ -203,7 +210,7 @@ class HolderCaught(Event, frozen=True, tag="keyring.holder_caught"):
 
 
 class HolderLeft(Event, frozen=True, tag="keyring.holder_left"):
-    """A keyholder is a member no more: its shares count no longer. Vote for keyholders anew soon."""
+    """A keyholder is a member no more, or has lost its share: it counts no longer. Vote for keyholders anew soon."""
 
     holder: PartyId
     epoch: Epoch
@@ -234,7 +241,10 @@ CEREMONY_TRANSITIONS: Final = (
 
 
 class Holder(Row, frozen=True):
-    """A keyholder of an epoch; ``key`` is the public key of its share. ``left_s`` 0: it is a member still."""
+    """A keyholder of an epoch; ``key`` is the public key of its share.
+
+    ``left_s`` 0: it counts still, as a member that has its share.
+    """
 
     party: PartyId
     index: HolderIndex
