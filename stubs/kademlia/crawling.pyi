@@ -1,4 +1,3 @@
-
 from kademlia.node import Node, NodeHeap
 from kademlia.protocol import KademliaProtocol
 
