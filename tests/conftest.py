@@ -1,4 +1,4 @@
-"""What every test shares: Hypothesis profiles, the number of simulated runs, and no silent skips in CI."""
+"""What every test shares: Hypothesis profiles, simulated runs, database servers, and no silent skips in CI."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,9 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
+from database_programs import missing_databases
+
+pytest_plugins = ["stores", "clinics"]
 
 # Under CI the same examples run every time: a red build is repeatable, and a slow machine is no failure.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,18 +51,23 @@ def _missing_engine() -> str:
     return ""
 
 
+_EXTERNAL = {"engine": _missing_engine, "databases": missing_databases}
+"""What a test may need from outside this project, by its marker: why it is not here."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an external engine where there is none, and say how to get it."""
-    if item.get_closest_marker("engine") and _missing_engine():
-        pytest.skip(_missing_engine())
+    """Skip what needs an external program where there is none, and say how to get it."""
+    for marker, why_missing in _EXTERNAL.items():
+        if item.get_closest_marker(marker) and why_missing():
+            pytest.skip(why_missing())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Turn the skip of a test that needs an external engine into a failure where CI promises that engine."""
+    """Turn the skip of a test that needs an external program into a failure where CI promises that program."""
     report = yield
-    if report.skipped and os.environ.get("CI") and item.get_closest_marker("engine"):
+    if report.skipped and os.environ.get("CI") and any(item.get_closest_marker(marker) for marker in _EXTERNAL):
         report.outcome = "failed"
-        report.longrepr = f"skipped under CI, where the engine must be present: {report.longrepr}"
+        report.longrepr = f"skipped under CI, where what it needs must be present: {report.longrepr}"
     return report

@@ -37,6 +37,7 @@ from carechain.core.limits import (
 from carechain.node import http
 from carechain.node.http import Api
 from carechain.node.refusals import NodeCode
+from carechain.node.rest import PATHS
 from carechain.node.settings import Settings, load_settings
 from carechain.node.wire import status_of
 from carechain.sdk.authentication import AuthCode, Service, opening_message, sign_opening
@@ -73,10 +74,13 @@ def test_every_path_has_its_section_and_every_section_its_path(api: Api) -> None
     served = {f"POST {http._SUBMIT}", f"POST {http._QUERY}{{name}}"}
     for route in api._rest.routes:
         assert isinstance(route, Route)
-        served |= {f"{method} {route.path}" for method in (route.methods or set()) - {"HEAD"}}
+        if route.path not in PATHS:
+            served |= {f"{method} {route.path}" for method in (route.methods or set()) - {"HEAD"}}
     sections = re.findall(r"^## ((?:GET|POST|DELETE|PUT) \S+)$", HTTP, re.MULTILINE)
     listed = re.findall(r"^\| \[`((?:GET|POST|DELETE|PUT) \S+)`\]", HTTP, re.MULTILINE)
     assert sorted(sections) == sorted(listed) == sorted(served)
+    resources = re.findall(r"^\| `(/v1/\S+)` \| `(\S+)` \|$", section(HTTP, "Queries as resources"), re.MULTILINE)
+    assert dict(resources) == dict(PATHS)
 
 
 def test_statuses_are_those_of_the_code() -> None:

@@ -127,7 +127,7 @@ def network(program: Program) -> Iterator[dict[str, Any]]:
     program.run(
         "a", "init", "--name", "协和医院", "--kind", "hospital", "--chain-id", "test-chain", "--suite", program.suite
     )
-    ports = ("--port", "0", "--gatekeeper-port", "0", "--ops-port", "0")
+    ports = ("--port", "0", "--gatekeeper-port", "0", "--ops-port", "0", "--fhir-port", "0")
     with (program.folder / "node.log").open("w+b") as log, node(program, *ports) as started:
         served = addresses(started, log)
         program.node, program.gatekeeper = served["api"], served["gatekeeper"]
@@ -362,7 +362,8 @@ def test_the_doctor_finds_nothing_wrong(program: Program, network: dict[str, Any
 
 
 def test_a_second_node_cannot_open_the_home(program: Program, network: dict[str, Any]) -> None:
-    refused = program.run("a", "start", "--port", "0", "--ops-port", "0", "--gatekeeper-port", "0", expect=3)
+    ports = ("--port", "0", "--ops-port", "0", "--gatekeeper-port", "0", "--fhir-port", "0")
+    refused = program.run("a", "start", *ports, expect=3)
     assert refused["ok"] is False
 
 

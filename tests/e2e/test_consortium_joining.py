@@ -214,7 +214,7 @@ def test_the_hub_becomes_a_consortium_by_vote(net: Joining) -> None:
 
 @step(after=test_the_hub_becomes_a_consortium_by_vote)
 def test_a_newcomer_joins_as_the_page_says(net: Joining) -> None:
-    p2p, api, ops, gatekeeper = free_ports(4)
+    p2p, api, ops, gatekeeper, fhir = free_ports(5)
     lender = net.node("org-2")
     (init,) = shown("The newcomer makes a home")
     made = net.newcomer.type(
@@ -232,7 +232,7 @@ def test_a_newcomer_joins_as_the_page_says(net: Joining) -> None:
 
     config = net.newcomer.home / "config.toml"
     text = config.read_text(encoding="utf-8")
-    for number, port in (("8710", api), ("8711", ops), ("8712", gatekeeper)):
+    for number, port in (("8710", api), ("8711", ops), ("8712", gatekeeper), ("8714", fhir)):
         text = text.replace(f"# port = {number}", f"port = {port}")
     # One machine stands for several here; elsewhere nothing has to be changed.
     text = text.replace("# password_file = ", f"password_file = {json.dumps(str(net.newcomer.secret))} # ")

@@ -38,7 +38,7 @@ def network(program: Program) -> Iterator[dict[str, str]]:
     founding = json.loads(genesis.read_text(encoding="utf-8"))
     founding["recovery"] = [1, WAIT_S]
     genesis.write_text(json.dumps(founding), encoding="utf-8")
-    ports = ("--port", "0", "--gatekeeper-port", "0", "--ops-port", "0")
+    ports = ("--port", "0", "--gatekeeper-port", "0", "--ops-port", "0", "--fhir-port", "0")
     with (program.folder / "node.log").open("w+b") as log, node(program, *ports) as started:
         served = addresses(started, log)
         program.node, program.gatekeeper = served["api"], served["gatekeeper"]

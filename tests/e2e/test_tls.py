@@ -31,7 +31,7 @@ from node_process import PASSWORD, Process, cannot_run, node
 from world import entropy_of, seeded
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-PORTS = (("# port = 8710", "port = 0"), ("# port = 8711", "port = 0"), ("# port = 8712", "port = 0"))
+PORTS = tuple((f"# port = {port}", "port = 0") for port in (8710, 8711, 8712, 8714))
 
 
 class Home:

@@ -159,6 +159,21 @@ def _entry(raw: bytes, *, has_request: bool) -> Entry:
     )
 
 
+def entry_of(body: bytes, resource_type: str, resource_id: str, tree: Json | None = None) -> tuple[Entry, Json]:
+    """One resource that comes by itself, under the id it is to have, and its tree, if need be parsed here.
+
+    Raises ``Rejected`` with a :class:`ChartsCode`.
+    """
+    require(len(body) <= BUNDLE_SIZE_BYTES, ChartsCode.BUNDLE_TOO_LARGE)
+    tree = strict_json(body) if tree is None else tree
+    if not isinstance(tree, dict):
+        raise Rejected(ChartsCode.ENTRY_MALFORMED)
+    found, _ = _identity({**tree, "id": resource_id})
+    require(found == resource_type, ChartsCode.REQUEST_URL_MISMATCH)
+    require(not _has_impossible_date(tree), ChartsCode.IMPOSSIBLE_DATE)
+    return Entry(full_url=None, resource_type=resource_type, resource_id=resource_id, body=body), tree
+
+
 def _identity(resource: Json) -> tuple[str, str | None]:
     resource_type, resource_id = resource.get("resourceType"), resource.get("id")
     require(type(resource_type) is str, ChartsCode.NO_RESOURCE_TYPE)
@@ -220,7 +235,9 @@ def strict_json(data: bytes) -> Any:  # noqa: ANN401 - JSON can be anything
         raise Rejected(ChartsCode.NOT_UTF8) from None
     except (ValueError, RecursionError) as error:
         _refuse_unreadable(error)
-    require(not _is_too_deep(tree), ChartsCode.NESTED_TOO_DEEPLY)
+    # What has no more brackets than levels are allowed cannot be too deep: most resources need no walk.
+    deep = data.count(b"{") + data.count(b"[") > BUNDLE_NESTING and _is_too_deep(tree)
+    require(not deep, ChartsCode.NESTED_TOO_DEEPLY)
     return tree
 
 

@@ -36,3 +36,7 @@ class ChartsCode(RejectionCode):
     TOO_MANY_RESOURCES = 1028, "A record would hold more resources than an anchor may cover."
     BAD_SEARCH = 1029, "The search window or page size is out of range."
     DIRECTORY_ONLY = 1030, "A directory bundle may hold shared resources only, nothing about a patient."
+    VERSION_CONFLICT = 1040, "The resource has another version by now; read it again and apply the change to that one."
+    NOT_VISIBLE = 1041, "There is no such resource, or the decision you act under does not cover it."
+    CHART_CHANGED = 1042, "A resource stays in the chart it was first filed in; file a new one about the other patient."
+    INVALID_RESOURCE = 1050, "The resource is not valid FHIR R4; the issues say where and why."

@@ -4,18 +4,21 @@
 SQLite writes zeroes over what it frees; then the write-ahead log, which still has the old pages, is written back and
 cut to nothing. A tombstone stays behind and says whether the second step was reached, so that a crash between the two
 is made good by doing it again.
+
+PostgreSQL has no such switch: its second step is a vacuum, after which no statement reaches the rows. Their bytes stay
+in free space of the data files, and in the write-ahead log, until the server uses that space again; measured on 30
+resources, a vacuum left nearly all of them in the data files, and rewriting the table (``VACUUM FULL``, for the
+operator, as it stops everything) nearly none, but the write-ahead log kept them.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import Connection, delete, exists, insert, select, true, update
 
-from carechain.charts.reading import IDS_PER_QUERY
-from carechain.charts.schema import erased_records, patients, record_resources, records, resources
+from carechain.charts.reading import batches
+from carechain.charts.schema import erased_records, patients, record_resources, records, resources, waiting_records
 
-T = TypeVar("T")
 _PATIENT: Final = "Patient"
 
 
@@ -26,7 +29,7 @@ Named = tuple[bytes, bytes]
 def held_among(connection: Connection, named: Sequence[Named]) -> set[Named]:
     """Those of the records of which anything is here: rows, or bytes that were not overwritten yet."""
     found: set[Named] = set()
-    for batch in _batches([record_id for _, record_id in named]):
+    for batch in batches([record_id for _, record_id in named]):
         for table, more in ((records, true()), (erased_records, erased_records.c.overwritten == 0)):
             rows = connection.execute(
                 select(table.c.pseudonym, table.c.record_id).where(table.c.record_id.in_(batch), more).distinct()
@@ -47,18 +50,17 @@ def delete_record(connection: Connection, pseudonym: bytes, record_id: bytes, *,
         return False
     held = select(record_resources.c.resource_seq).where(record_resources.c.record_seq.in_(versions)).distinct()
     inside = list(connection.execute(held).scalars())
-    for batch in _batches(versions):
+    for batch in batches(versions):
         connection.execute(delete(record_resources).where(record_resources.c.record_seq.in_(batch)))
+        connection.execute(delete(waiting_records).where(waiting_records.c.record_seq.in_(batch)))
         connection.execute(delete(records).where(records.c.seq.in_(batch)))
     elsewhere = exists().where(record_resources.c.resource_seq == resources.c.seq)
-    for batch in _batches(inside):
+    for batch in batches(inside):
         connection.execute(delete(resources).where(resources.c.seq.in_(batch), ~elsewhere))
     _forget_patient(connection, pseudonym)
-    connection.execute(
-        insert(erased_records)
-        .prefix_with("OR REPLACE")
-        .values(record_id=record_id, pseudonym=pseudonym, erased_s=erased_s, overwritten=0)
-    )
+    connection.execute(delete(erased_records).where(erased_records.c.record_id == record_id))
+    tombstone = {"record_id": record_id, "pseudonym": pseudonym, "erased_s": erased_s, "overwritten": 0}
+    connection.execute(insert(erased_records).values(**tombstone))
     return True
 
 
@@ -74,9 +76,3 @@ def _forget_patient(connection: Connection, pseudonym: bytes) -> None:
         connection.execute(delete(patients).where(patients.c.pseudonym == pseudonym))
     elif not connection.execute(select(exists().where(own, resources.c.resource_type == _PATIENT))).scalar_one():
         connection.execute(update(patients).where(patients.c.pseudonym == pseudonym).values(name=None, mrn=None))
-
-
-def _batches(ids: Sequence[T]) -> Iterator[list[T]]:
-    waiting = iter(ids)
-    while batch := list(islice(waiting, IDS_PER_QUERY)):
-        yield batch

@@ -5,7 +5,7 @@ bundle arrives without reading a single stored resource.
 """
 
 import re
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from msgspec import Struct
 
@@ -55,6 +55,10 @@ DAY_PATHS: Final = tuple(
 _RELATIVE: Final = re.compile(r"(?:https?://[!-~]*/)?(?P<key>[A-Z][A-Za-z]+/[A-Za-z0-9.\-]{1,64})(?:/_history/[!-~]+)?")
 
 
+Walked = tuple[list[tuple[str | None, str]], list[str], list[str]]
+"""Every coding (system and code), short text and reference of a resource."""
+
+
 class Facts(Struct, frozen=True, array_like=True):
     """One resource without its content.
 
@@ -79,13 +83,24 @@ class Facts(Struct, frozen=True, array_like=True):
 
 
 class Resolver:
-    """Turns the references of one bundle into keys."""
+    """Turns the references of one bundle, or of resources that were resolved before, into keys.
 
-    __slots__ = ("_by_full_url", "_patient")
+    Without a patient (the organisation's own chart) a resource may be about anybody.
+    """
 
-    def __init__(self, bundle: Bundle, patient: Entry) -> None:
-        self._by_full_url = {entry.full_url: entry.key for entry in bundle.entries if entry.full_url is not None}
-        self._patient = patient
+    __slots__ = ("_by_full_url", "_patient_id")
+
+    def __init__(self, bundle: Bundle | None, patient: Entry | None) -> None:
+        entries = bundle.entries if bundle is not None else ()
+        self._by_full_url = {entry.full_url: entry.key for entry in entries if entry.full_url is not None}
+        self._patient_id = None if patient is None else patient.resource_id
+
+    @classmethod
+    def of_patient(cls, patient_id: str | None) -> Self:
+        """For resources whose references are ``Type/id`` already."""
+        resolver = cls(None, None)
+        resolver._patient_id = patient_id
+        return resolver
 
     def key_of(self, reference: str) -> str | None:
         """The key a reference means; None for contained, conditional and unreadable ones."""
@@ -93,32 +108,34 @@ class Resolver:
             return self._by_full_url[reference]
         if reference.startswith("urn:uuid:"):
             tail = reference.removeprefix("urn:uuid:")
-            return self._patient.key if tail == self._patient.resource_id else f"?/{tail}"
+            return f"Patient/{tail}" if tail == self._patient_id else f"?/{tail}"
         found = _RELATIVE.fullmatch(reference)
         return found["key"] if found else None
 
     def check_subject(self, reference: str) -> None:
         """Refuse a resource that is about another patient, or about one that cannot be told."""
+        if self._patient_id is None:
+            return
         key = self.key_of(reference)
         contained = reference.startswith("#")
         other_kind = key is not None and not key.startswith(("Patient/", "?/"))
-        require(contained or other_kind or key == self._patient.key, ChartsCode.SUBJECT_IS_ANOTHER)
+        require(contained or other_kind or self.is_patient(reference), ChartsCode.SUBJECT_IS_ANOTHER)
 
     def is_patient(self, reference: str) -> bool:
-        """Whether the reference means the bundle's patient."""
-        return self.key_of(reference) == self._patient.key
+        """Whether the reference means the chart's patient."""
+        return self._patient_id is not None and self.key_of(reference) == f"Patient/{self._patient_id}"
 
 
-def facts_of(entry: Entry, resolver: Resolver) -> Facts:
-    """Read the facts of one of the patient's resources.
+def facts_of(entry: Entry, resolver: Resolver, tree: Json | None = None, walked: Walked | None = None) -> Facts:
+    """Read the facts of one of the patient's resources; ``tree`` and ``walked`` where they are known already.
 
     Raises ``Rejected(SUBJECT_IS_ANOTHER)`` when it is about someone else.
     """
-    tree = entry.tree()
+    tree = entry.tree() if tree is None else tree
     for key in SUBJECT_KEYS:
-        for reference in _references_in(tree.get(key)):
+        for reference in references_in(tree.get(key)):
             resolver.check_subject(reference)
-    codings, texts, references = _walk(tree)
+    codings, texts, references = walk(tree) if walked is None else walked
     security = _security(tree)
     found = grade(codings=codings, texts=texts, security=security)
     keys = (resolver.key_of(reference) for reference in references)
@@ -136,7 +153,7 @@ def facts_of(entry: Entry, resolver: Resolver) -> Facts:
     )
 
 
-def _walk(tree: Json) -> tuple[list[tuple[str | None, str]], list[str], list[str]]:
+def walk(tree: Json) -> Walked:
     """Every coding, short text and reference of a resource, in document order of no importance."""
     codings: list[tuple[str | None, str]] = []
     texts: list[str] = []
@@ -145,16 +162,17 @@ def _walk(tree: Json) -> tuple[list[tuple[str | None, str]], list[str], list[str
     while stack:
         node = stack.pop()
         if type(node) is list:
-            stack += node
+            stack += [one for one in node if type(one) is dict or type(one) is list]
             continue
-        if type(node) is not dict:
-            continue
-        code, system = node.get("code"), node.get("system")
-        if type(code) is str:
-            codings.append((system if type(system) is str else None, code))
         for key, value in node.items():
-            if type(value) is not str:
+            kind = type(value)
+            if kind is dict or kind is list:
                 stack.append(value)
+            elif kind is not str:
+                continue
+            elif key == "code":
+                system = node.get("system")
+                codings.append((system if type(system) is str else None, value))
             elif key in TEXT_KEYS:
                 texts.append(value)
             elif key == "reference" or (key == "url" and _is_local_url(value)):
@@ -172,7 +190,7 @@ def _is_clinical(key: str, own_key: str) -> bool:
     return key != own_key and kind not in DIRECTORY and kind != "Patient"
 
 
-def _references_in(value: object) -> list[str]:
+def references_in(value: object) -> list[str]:
     """The reference strings of a Reference or a list of them."""
     items = value if isinstance(value, list) else [value]
     found = [item.get("reference") for item in items if isinstance(item, dict)]
@@ -184,7 +202,7 @@ def _encounter(tree: Json, resolver: Resolver) -> str:
     context = tree.get("context")
     nested = context.get("encounter") if isinstance(context, dict) else None
     for value in (tree.get("encounter"), context, nested):
-        for reference in _references_in(value):
+        for reference in references_in(value):
             key = resolver.key_of(reference) or ""
             if key.startswith("?/"):
                 return "Encounter/" + key.removeprefix("?/")
@@ -209,7 +227,7 @@ def _is_patient_reported(entry: Entry, tree: Json, security: list[tuple[str | No
         return False
     if any(code in PATIENT_ASSERTED for _, code in security):
         return True
-    authors = [reference for key in AUTHOR_KEYS for reference in _references_in(tree.get(key))]
+    authors = [reference for key in AUTHOR_KEYS for reference in references_in(tree.get(key))]
     return bool(authors) and all(resolver.is_patient(author) for author in authors)
 
 

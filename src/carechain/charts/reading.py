@@ -1,14 +1,15 @@
 """Reading charts: rows of the database as records, as far as they still make sense."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select
 
 from carechain.charts.codes import ChartsCode
+from carechain.charts.dialect import select_rows
 from carechain.charts.facts import Facts
 from carechain.charts.record import (
     RecordContent,
@@ -26,18 +27,43 @@ from carechain.core.suite import Institution
 from carechain.core.vocabulary import Category, Sensitivity
 
 IDS_PER_QUERY: Final = 500
+T = TypeVar("T")
 
 FACTS_DECODER: Final = msgspec.msgpack.Decoder(Facts)
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest version of one stored resource, without its bytes."""
+def batches(ids: Sequence[T]) -> Iterator[list[T]]:
+    """Ids in lists short enough for one statement."""
+    waiting = iter(ids)
+    while batch := list(islice(waiting, IDS_PER_QUERY)):
+        yield batch
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The latest version of one stored resource, without its bytes; ``grade`` is the version's own."""
 
     seq: int
     version: int
     sha256: bytes
     commitment: bytes
     facts: Facts
+    updated_us: int
+    grade: int
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest version of one record, with the numbers of its resources' versions in its order."""
+
+    seq: int
+    record_id: bytes
+    version: int
+    group: str
+    category: Category
+    sensitivity: Sensitivity
+    effective_day: int
+    root: bytes
+    labels: tuple[str, ...]
+    members: tuple[int, ...]
 
 
 def is_latest() -> ColumnElement[bool]:
@@ -50,25 +76,76 @@ def is_latest() -> ColumnElement[bool]:
 
 def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
     """The latest version of every resource of a patient, in the order in which they first arrived."""
-    columns = (
-        resources.c.seq,
-        resources.c.version,
-        resources.c.sha256,
-        resources.c.commitment,
-        resources.c.facts,
-    )
-    rows = connection.execute(select(*columns).where(resources.c.pseudonym == pseudonym).order_by(resources.c.seq))
     chart: dict[str, Known] = {}
-    for seq, version, digest, commitment, packed in rows:
+    for seq, version, digest, commitment, packed, updated_us, grade in select_rows(connection, _CHART, (pseudonym,)):
+        if type(digest) is not bytes or type(commitment) is not bytes:
+            raise Tampered("what is stored about a resource cannot be read")
         facts = _facts(packed)
-        chart[facts.key] = Known(seq=seq, version=version, sha256=digest, commitment=commitment, facts=facts)
+        chart[facts.key] = Known(seq, version, digest, commitment, facts, updated_us, grade)
     return chart
+
+
+_CHART: Final = (
+    "SELECT seq, version, sha256, commitment, facts, updated_us, grade FROM resources WHERE pseudonym = ? ORDER BY seq"
+)
+_MEMBERS: Final = (
+    "SELECT m.record_seq, m.resource_seq FROM records AS r JOIN record_resources AS m ON m.record_seq = r.seq"
+    " WHERE r.pseudonym = ? AND NOT EXISTS (SELECT 1 FROM records AS n WHERE n.record_id = r.record_id"
+    " AND n.version > r.version) ORDER BY m.record_seq, m.position"
+)
+
+
+def load_held(connection: Connection, pseudonym: bytes) -> dict[str, Held]:
+    """The latest version of every record of a patient, by what each is built around."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for record_seq, resource_seq in select_rows(connection, _MEMBERS, (pseudonym,)):
+        members[record_seq].append(resource_seq)
+    mine = select(records).where(records.c.pseudonym == pseudonym, is_latest()).order_by(records.c.seq)
+    return {row.group_name: _held(row, members[row.seq]) for row in connection.execute(mine)}
+
+
+def _held(row: Row[Any], members: list[int]) -> Held:
+    category, sensitivity = _graded(row)
+    return Held(
+        seq=row.seq,
+        record_id=row.record_id,
+        version=row.version,
+        group=row.group_name,
+        category=category,
+        sensitivity=sensitivity,
+        effective_day=row.effective_day,
+        root=row.root,
+        labels=tuple(str(row.labels).split()),
+        members=tuple(members),
+    )
+
+
+def keys_of(connection: Connection, seqs: Sequence[int]) -> dict[int, str]:
+    """The ``Type/id`` of stored versions by their numbers."""
+    found: dict[int, str] = {}
+    columns = (resources.c.seq, resources.c.resource_type, resources.c.resource_id)
+    for batch in batches(seqs):
+        for seq, resource_type, resource_id in connection.execute(select(*columns).where(resources.c.seq.in_(batch))):
+            found[seq] = f"{resource_type}/{resource_id}"
+    return found
+
+
+def is_whole(connection: Connection, held: Held, institution: Institution) -> bool:
+    """Whether the stored bytes of a record still lead to its root."""
+    found = connection.execute(
+        select(resources.c.salt, resources.c.body)
+        .join(record_resources, resources.c.seq == record_resources.c.resource_seq)
+        .where(record_resources.c.record_seq == held.seq)
+        .order_by(record_resources.c.position)
+    )
+    leaves = [resource_leaf(salt, body, institution) for salt, body in found]
+    return bool(leaves) and merkle.root(leaves) == held.root
 
 
 def _facts(packed: bytes) -> Facts:
     try:
         return FACTS_DECODER.decode(packed)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
         raise Tampered("what is stored about a resource cannot be read") from None
 
 
@@ -81,14 +158,13 @@ def load_records(connection: Connection, query: Select[Any]) -> list[StoredRecor
 
 def _leaves(connection: Connection, record_seqs: Sequence[int]) -> dict[int, list[ResourceLeaf]]:
     found: dict[int, list[ResourceLeaf]] = defaultdict(list)
-    waiting = iter(record_seqs)
     columns = (
         record_resources.c.record_seq,
         resources.c.resource_type,
         resources.c.resource_id,
         resources.c.commitment,
     )
-    while batch := list(islice(waiting, IDS_PER_QUERY)):
+    for batch in batches(record_seqs):
         rows = connection.execute(
             select(*columns)
             .join(resources, resources.c.seq == record_resources.c.resource_seq)
@@ -100,11 +176,15 @@ def _leaves(connection: Connection, record_seqs: Sequence[int]) -> dict[int, lis
     return found
 
 
-def _record(row: Row[Any], leaves: Iterable[ResourceLeaf]) -> StoredRecord:
+def _graded(row: Row[Any]) -> tuple[Category, Sensitivity]:
     try:
-        category, sensitivity = Category(row.category), Sensitivity(row.sensitivity)
+        return Category(row.category), Sensitivity(row.sensitivity)
     except ValueError:
         raise Tampered("a stored record has an unknown category or grade") from None
+
+
+def _record(row: Row[Any], leaves: Iterable[ResourceLeaf]) -> StoredRecord:
+    category, sensitivity = _graded(row)
     return StoredRecord(
         record_id=row.record_id,
         version=row.version,

@@ -49,36 +49,44 @@ def split(facts: Sequence[Facts]) -> list[Group]:
     The result depends on nothing else, so a chart built by many bundles is split like one built by one.
     """
     chart = _Chart(facts)
-    members: dict[str, list[Facts]] = defaultdict(list)
-    for one in facts:
-        members[chart.group_of(one.key)].append(one)
+    members: dict[str, list[str]] = defaultdict(list)
+    for key in chart.by_key:
+        members[chart.group_of(key)].append(key)
     return [chart.describe(name, inside) for name, inside in members.items()]
 
 
 class _Chart:
-    """Look-ups over one patient's facts."""
+    """Look-ups over one patient's facts; each question is answered once, since a chart may have thousands of them."""
 
     def __init__(self, facts: Sequence[Facts]) -> None:
         self.by_key = {one.key: one for one in facts}
-        self._only_id = {one.resource_id: one.key for one in facts}
+        self._only_id = {one.resource_id: key for key, one in self.by_key.items()}
+        self._targets = {key: self._found_here(key, one) for key, one in self.by_key.items()}
         self.referrers: dict[str, list[str]] = defaultdict(list)
-        for one in facts:
-            for target in self.targets(one):
-                self.referrers[target].append(one.key)
+        for key, targets in self._targets.items():
+            for target in targets:
+                self.referrers[target].append(key)
         self.grades = self._lifted()
         self._patient = next((key for key in self.by_key if key.startswith("Patient/")), "")
+        self._leaders: dict[str, str | None] = {}
         self._groups: dict[str, str] = {}
         self._categories: dict[str, Category] = {}
 
-    def targets(self, one: Facts) -> list[str]:
-        """The resources of this chart that ``one`` refers to; what is not here is left out."""
-        named = [*one.references, one.encounter] if one.encounter else one.references
-        keys = (self._only_id.get(key[2:], key) if key.startswith("?/") else key for key in named)
-        return [key for key in dict.fromkeys(keys) if key in self.by_key and key != one.key]
+    def _found_here(self, key: str, one: Facts) -> tuple[str, ...]:
+        """The resources of this chart that one refers to; what is not here is left out."""
+        found: dict[str, None] = {}
+        for name in (*one.references, one.encounter):
+            known = self._only_id.get(name[2:], name) if name.startswith("?/") else name
+            if known in self.by_key and known != key:
+                found[known] = None
+        return tuple(found)
 
     def _lifted(self) -> dict[str, Grade]:
         """Each resource's grade once what it refers to is counted in: the least fixed point."""
-        grades = {key: Grade(one.sensitivity, one.labels) for key, one in self.by_key.items()}
+        grades = {
+            key: Grade(one.sensitivity, one.labels) if one.labels or one.sensitivity is not Sensitivity.N else NORMAL
+            for key, one in self.by_key.items()
+        }
         waiting = deque(key for key, grade in grades.items() if grade.sensitivity > Sensitivity.N)
         while waiting:
             key = waiting.popleft()
@@ -97,40 +105,47 @@ class _Chart:
             # The placeholder ends the walk where resources lead each other in a circle.
             self._groups[step], self._categories[step] = step, self.by_key[step].category
             chain.append(step)
-            step = self._leader(self.by_key[step])
+            leader = self._leaders[step] = self._leader(step)
+            step = leader
         for one in reversed(chain):
-            self._groups[one], self._categories[one] = self._place(self.by_key[one])
+            self._groups[one], self._categories[one] = self._place(one)
         return self._groups[key]
 
-    def _place(self, one: Facts) -> tuple[str, Category]:
-        leader = self._leader(one)
-        name, category = (self._groups[leader], self._categories[leader]) if leader else self._base(one)
-        lifted = self.grades[one.key].sensitivity > self._base_grade(name)
-        return (one.key if lifted else name), category
+    def _place(self, key: str) -> tuple[str, Category]:
+        leader = self._leaders[key]
+        if leader:
+            name, category = self._groups[leader], self._categories[leader]
+        else:
+            name, category = self._base(key, self.by_key[key])
+        sensitivity = self.grades[key].sensitivity
+        # Nothing up to the normal grade is ever lifted out, so most need no look at what the record may hold.
+        lifted = sensitivity > Sensitivity.N and sensitivity > self._base_grade(name)
+        return (key if lifted else name), category
 
-    def _leader(self, one: Facts) -> str | None:
+    def _leader(self, key: str) -> str | None:
         """The resource whose record this one goes with, wherever that is."""
+        one = self.by_key[key]
         kind = one.resource_type
         if kind in ROOTS or kind in DEMOGRAPHICS:
             return None
-        referrers = self.referrers.get(one.key, ())
+        referrers = self.referrers.get(key, ())
         if kind in ANSWERS_TO_CLAIM:
-            return next((key for key in self.targets(one) if key.startswith("Claim/")), None)
+            return next((target for target in self._targets[key] if target.startswith("Claim/")), None)
         if kind in REPORT_PARTS:
-            report = next((key for key in referrers if key.startswith("DiagnosticReport/")), None)
+            report = next((referrer for referrer in referrers if referrer.startswith("DiagnosticReport/")), None)
             if report is not None:
                 return report
         if one.encounter:
             return None
         if kind in FOLLOWS_TARGET:
-            return next(iter(self.targets(one)), None)
+            return next(iter(self._targets[key]), None)
         return next(iter(referrers), None) if kind in SUPPORTING else None
 
-    def _base(self, one: Facts) -> tuple[str, Category]:
+    def _base(self, key: str, one: Facts) -> tuple[str, Category]:
         if one.resource_type in DEMOGRAPHICS:
             return DEMOGRAPHICS_GROUP, Category.DEMOGRAPHICS
         if one.resource_type in ROOTS or one.resource_type in ANSWERS_TO_CLAIM:
-            return one.key, one.category
+            return key, one.category
         if one.encounter:
             return one.encounter, Category.ENCOUNTER
         day = "undated" if one.day == NO_DAY else str(one.day)
@@ -141,19 +156,19 @@ class _Chart:
         around = self.grades.get(self._patient if name == DEMOGRAPHICS_GROUP else name, NORMAL)
         return max(around.sensitivity, Sensitivity.N)
 
-    def describe(self, name: str, inside: list[Facts]) -> Group:
+    def describe(self, name: str, inside: list[str]) -> Group:
         """The record's own line: its anchor resource first, its highest grade, its clinical day."""
-        ordered = sorted(inside, key=lambda one: one.key != name)
-        grades = [self.grades[one.key] for one in ordered]
-        days = [one.day for one in ordered if one.day != NO_DAY]
+        ordered = sorted(inside, key=lambda key: key != name)
+        grades = [self.grades[key] for key in ordered]
+        days = [day for key in ordered if (day := self.by_key[key].day) != NO_DAY]
         around = self.by_key.get(name)
         return Group(
             name=name,
-            category=self._categories[ordered[0].key],
+            category=self._categories[ordered[0]],
             sensitivity=max(grade.sensitivity for grade in grades),
             labels=tuple(sorted({label for grade in grades for label in grade.labels})),
             day=around.day if around is not None and around.day != NO_DAY else min(days, default=NO_DAY),
-            members=tuple(one.key for one in ordered),
+            members=tuple(ordered),
         )
 
 

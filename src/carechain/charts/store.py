@@ -1,22 +1,31 @@
-"""An organisation's own FHIR repository on one SQLite file (REC-1, REC-4, REC-5).
+"""An organisation's own FHIR repository, on one SQLite file or in a PostgreSQL database (REC-1, REC-4, REC-5).
 
 Bytes are kept as received; history is append-only; one bundle is one transaction. Time and randomness are
 arguments. What :meth:`Charts.read` returns is what the database says now: :func:`check` it against the root
 on the ledger before it is served or believed.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine, and_, or_, select
+from sqlalchemy import Connection, Engine, and_, or_, select
 
+from carechain.charts.binding import bind
 from carechain.charts.bundle import parse
+from carechain.charts.charting import SECOND_US, Arrival
 from carechain.charts.codes import ChartsCode
+from carechain.charts.dialect import WRITE_OPTION, forget_deleted
 from carechain.charts.erasing import delete_record, held_among, note_overwritten
-from carechain.charts.ingest import Arrival, ingest_bundle, store_directory
+from carechain.charts.index_schema import INDEX_TABLES, live
+from carechain.charts.indexing import Index
+from carechain.charts.ingest import ingest_bundle, store_directory
+from carechain.charts.migrations import choose_zone, prepare
 from carechain.charts.reading import find_record, is_latest, load_records, read_content
+from carechain.charts.rebuilding import refresh_chart
 from carechain.charts.record import (
     IngestResult,
     LocalPatient,
@@ -32,13 +41,13 @@ from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import (
     ChartsUnavailable,
     StoreTooNew,
-    cut_write_ahead_log,
     directory,
     environment,
     open_engine,
     patients,
-    prepare,
+    record_resources,
     records,
+    resources,
 )
 from carechain.core.hashing import HASH_SIZE
 from carechain.core.limits import QUERY_PAGE_ROWS
@@ -64,6 +73,8 @@ __all__ = (
 )
 
 PAGE_ROWS: Final = QUERY_PAGE_ROWS
+_WITH_CONTENT: Final = (resources, records, record_resources, patients, live, *INDEX_TABLES)
+"""What an erasure takes rows from."""
 
 
 class Charts:
@@ -76,18 +87,28 @@ class Charts:
     def __init__(self, engine: Engine, institution: Institution) -> None:
         self.institution = institution
         self._engine = engine
-        self._writer = engine.execution_options(carechain_write=True)
+        self._writer = engine.execution_options(**{WRITE_OPTION: True})
 
     @classmethod
-    def open(cls, path: Path, institution: Institution = Institution.INTERNATIONAL) -> Self:
-        """Open or create the file at ``path``; an older format is brought forward, a newer one refused.
+    def open(
+        cls,
+        place: Path | str,
+        institution: Institution = Institution.INTERNATIONAL,
+        *,
+        zone: ZoneInfo | None = None,
+    ) -> Self:
+        """Open or create the charts at ``place``; an older format is brought forward, a newer one refused.
 
-        ``institution`` is the suite of the network that the records are anchored on: it never changes.
-        Raises :class:`StoreTooNew` and :class:`ChartsUnavailable`.
+        ``place`` is the path of a SQLite file, or the ``postgresql+psycopg://`` address of a database of their own.
+        ``institution`` is the suite of the network that the records are anchored on: it never changes. ``zone`` is
+        where dates without an offset count for searches; another one than before builds the index again, None keeps
+        what it is (UTC at first). Raises :class:`StoreTooNew` and :class:`ChartsUnavailable`.
         """
-        engine = open_engine(path)
+        engine = open_engine(place)
         try:
             prepare(engine)
+            if zone is not None:
+                choose_zone(engine, str(zone))
         except BaseException:
             engine.dispose()
             raise
@@ -105,6 +126,22 @@ class Charts:
     ) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that sees one moment and writes nothing."""
+        with environment(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """The one writer's connection; an exception takes back everything."""
+        with environment(), self._writer.begin() as connection:
+            yield connection
+
+    def arrival(self, *, now_us: int, rng: Callable[[int], bytes]) -> Arrival:
+        """The circumstances of something that is written now (Unix microseconds)."""
+        return Arrival(received_us=now_us, rng=rng, institution=self.institution)
+
     def ingest(self, *, pseudonym: bytes, bundle: bytes, received_s: int, rng: Callable[[int], bytes]) -> IngestResult:
         """Add one FHIR R4 bundle to a patient's chart, wholly or not at all.
 
@@ -114,32 +151,45 @@ class Charts:
         """
         require(len(pseudonym) == HASH_SIZE, ChartsCode.BAD_PSEUDONYM)
         parsed = parse(bundle)
-        arrival = Arrival(pseudonym=pseudonym, received_s=received_s, rng=rng, institution=self.institution)
-        with environment(), self._writer.begin() as connection:
-            return ingest_bundle(connection, parsed, arrival)
+        arrival = self.arrival(now_us=received_s * SECOND_US, rng=rng)
+        with self.transaction() as connection:
+            return ingest_bundle(connection, parsed, pseudonym, arrival, Index(connection))
 
     def ingest_directory(self, *, bundle: bytes, received_s: int) -> int:
         """Keep a bundle of shared resources (organisations, practitioners, places); returns their count."""
         parsed = parse(bundle)
         shared_only = all(entry.resource_type in DIRECTORY for entry in parsed.entries)
         require(shared_only, ChartsCode.DIRECTORY_ONLY)
-        with environment(), self._writer.begin() as connection:
-            return store_directory(connection, parsed, received_s)
+        arrival = self.arrival(now_us=received_s * SECOND_US, rng=bytes)
+        with self.transaction() as connection:
+            index = Index(connection)
+            count = store_directory(connection, parsed.entries, arrival, index)
+            index.flush()
+            return count
+
+    def bind(self, patient_id: str, pseudonym: bytes) -> bool:
+        """File a patient under the pseudonym the registrar bound; True when a chart was there and moved.
+
+        From then on the patient's records are anchored. Raises ``Rejected``: BAD_PSEUDONYM,
+        PATIENT_HAS_OTHER_PSEUDONYM, PSEUDONYM_HAS_OTHER_PATIENT.
+        """
+        with self.transaction() as connection:
+            return bind(connection, patient_id, pseudonym)
 
     def read(self, record_id: bytes, version: int | None = None) -> RecordContent:
         """A record with its resources' bytes, salts and audit paths; the newest version unless one is named."""
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             return read_content(connection, record_id, version, self.institution)
 
     def record(self, record_id: bytes, version: int | None = None) -> StoredRecord:
         """A record's description without its content."""
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             return find_record(connection, record_id, version)
 
     def history(self, record_id: bytes) -> tuple[StoredRecord, ...]:
         """Every version of a record, oldest first; raises ``Rejected(RECORD_NOT_FOUND)`` when there is none."""
         query = select(records).where(records.c.record_id == record_id).order_by(records.c.version)
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             found = tuple(load_records(connection, query))
         require(found, ChartsCode.RECORD_NOT_FOUND)
         return found
@@ -151,7 +201,7 @@ class Charts:
             .where(records.c.pseudonym == pseudonym, is_latest())
             .order_by(records.c.effective_day, records.c.record_id)
         )
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             return tuple(load_records(connection, query))
 
     def search(
@@ -185,34 +235,36 @@ class Charts:
             day, record_id = after
             same_day = and_(records.c.effective_day == day, records.c.record_id > record_id)
             query = query.where(or_(records.c.effective_day > day, same_day))
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             return tuple(load_records(connection, query))
 
     def held_among(self, named: Sequence[tuple[bytes, bytes]]) -> set[tuple[bytes, bytes]]:
         """Of which of these records (pseudonym, record id) the file has anything, be it only bytes not overwritten."""
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             return held_among(connection, named)
 
     def erase(self, pseudonym: bytes, record_id: bytes, *, erased_s: int) -> bool:
         """Destroy a patient's record in all its versions, with its salts; False when there was nothing.
 
-        When it returns, the file and its write-ahead log have no byte of it. What other resources say about it, copies
-        and backups of the file, and what a disk keeps of overwritten blocks are not reached. ``erased_s`` is Unix time.
-        Raises :class:`ChartsUnavailable` also when somebody reads for too long; then do it again.
+        When it returns, a SQLite file and its write-ahead log have no byte of it. In PostgreSQL no statement reaches it
+        any more, but bytes stay in free space and in the write-ahead log until the server uses these again. What other
+        resources say about it, copies and backups, and what a disk keeps of overwritten blocks are not reached.
+        ``erased_s`` is Unix time. Raises :class:`ChartsUnavailable` also when somebody reads for too long; then do it
+        again.
         """
-        with environment(), self._writer.begin() as connection:
-            delete_record(connection, pseudonym, record_id, erased_s=erased_s)
+        with self.transaction() as connection:
+            if delete_record(connection, pseudonym, record_id, erased_s=erased_s):
+                refresh_chart(connection, Index(connection), pseudonym)
             if not held_among(connection, [(pseudonym, record_id)]):
                 return False
-        with environment():
-            cut_write_ahead_log(self._engine)
-        with environment(), self._writer.begin() as connection:
+        forget_deleted(self._engine, _WITH_CONTENT)
+        with self.transaction() as connection:
             note_overwritten(connection)
         return True
 
     def local_patient(self, pseudonym: bytes) -> LocalPatient | None:
         """Who a pseudonym is, for the organisation's own staff; None when it has no chart here."""
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             row = connection.execute(select(patients).where(patients.c.pseudonym == pseudonym)).one_or_none()
         if row is None:
             return None
@@ -226,7 +278,7 @@ class Charts:
             .order_by(directory.c.version.desc())
             .limit(1)
         )
-        with environment(), self._engine.begin() as connection:
+        with self.snapshot() as connection:
             body = connection.execute(query).scalar_one_or_none()
         if body is None:
             raise Rejected(ChartsCode.RECORD_NOT_FOUND)

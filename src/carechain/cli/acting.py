@@ -21,7 +21,7 @@ from carechain.cli.network import home_genesis
 from carechain.cli.options import ByAnyone, ByOrganisation, ByPatient
 from carechain.cli.output import CannotRun, Denied, Desk
 from carechain.contracts.access import TicketRow
-from carechain.contracts.consent.schema import ConsentCode, RequestRow
+from carechain.contracts.consent.schema import ConsentCode, RequestRow, RuleRow
 from carechain.contracts.governance import ProposalRow
 from carechain.contracts.membership import MemberRow
 from carechain.core.message import Event, Message
@@ -50,6 +50,7 @@ KnownMember = NamedRow[MemberRow]
 KnownProposal = NamedRow[ProposalRow]
 KnownTicket = NamedRow[TicketRow]
 Waiting = NamedRow[RequestRow]
+KnownRule = NamedRow[RuleRow]
 
 
 class Done(Struct, frozen=True, kw_only=True):

@@ -47,7 +47,12 @@ def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:
         data = file.read(BUNDLE_SIZE_BYTES + 1)
     with open_charts(desk.home) as charts:
         result = charts.ingest(pseudonym=pseudonym, bundle=data, received_s=int(time.time()), rng=secrets.token_bytes)
-        waiting = _not_anchored(charts, seat, pseudonym)
+        waiting = not_anchored(charts, seat, pseudonym)
+    return Added(resources=result.resources, anchored=waiting, done=anchor(desk, seat, waiting))
+
+
+def anchor(desk: Desk, seat: Seat, waiting: list[StoredRecord]) -> list[Done]:
+    """Anchor record versions, as many in a transaction as fit."""
     done = []
     messages = [anchor_of(one, entropy=secrets.token_bytes) for one in waiting]
     parts = list(in_transactions(messages))
@@ -55,7 +60,7 @@ def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:
         for number, part in enumerate(parts, start=1):
             done.append(seat.submit(*part))
             advance(number, len(parts))
-    return Added(resources=result.resources, anchored=waiting, done=done)
+    return done
 
 
 def local_names(home: Path, pseudonyms: list[bytes]) -> dict[bytes, str | None]:
@@ -65,7 +70,7 @@ def local_names(home: Path, pseudonyms: list[bytes]) -> dict[bytes, str | None]:
     return {person.pseudonym: person.name for person in people if person is not None}
 
 
-def _not_anchored(charts: Charts, seat: Seat, pseudonym: bytes) -> list[StoredRecord]:
+def not_anchored(charts: Charts, seat: Seat, pseudonym: bytes) -> list[StoredRecord]:
     """Every version the charts hold and the ledger does not, in order of record and version."""
     known = {(line.record, line.version) for line in seat.rows("records.timeline", AnchorLine, TimelinePage(pseudonym))}
     return [

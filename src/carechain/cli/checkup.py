@@ -195,7 +195,13 @@ def _until(name: str, until_s: int, remedy: str) -> Check:
 def _node(home: Path, settings: Settings) -> Iterator[Check]:
     found = running(home)
     if found is None:
-        for name, address in (("api", settings.api), ("ops", settings.ops), ("gatekeeper", settings.gatekeeper_api)):
+        doors = (
+            ("api", settings.api),
+            ("ops", settings.ops),
+            ("gatekeeper", settings.gatekeeper_api),
+            ("fhir", settings.fhir),
+        )
+        for name, address in doors:
             yield _port(name, address.host, address.port)
         return
     try:

@@ -47,6 +47,12 @@ DEFAULT_CONFIG: Final = """\
 
 [gatekeeper_api]
 # port = 8712
+
+[fhir]
+# port = 8714
+# public_url = "https://fhir.example.org"
+# time_zone = "Europe/Berlin"
+# anchor_as = "records"
 """
 
 

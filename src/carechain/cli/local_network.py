@@ -62,6 +62,7 @@ class LocalNode(Struct, frozen=True, kw_only=True):
     gatekeeper: int
     node_id: str
     pid: int = 0
+    fhir: int = 0
 
 
 class LocalNetwork(Struct, frozen=True, kw_only=True):
@@ -123,15 +124,16 @@ def make(
     seats = [one.member for one in founders[:validators]]
     genesis = found_consortium(chain_id, founders, seats=seats, rotation=rotation, versions=versions)
     replace_file(folder / GENESIS_FILE, genesis_bytes(genesis))
-    ports = free_ports(4 * total)
+    ports = free_ports(5 * total)
     nodes = tuple(
         LocalNode(
             name=name,
             seat=place < validators,
-            p2p=ports[4 * place],
-            api=ports[4 * place + 1],
-            ops=ports[4 * place + 2],
-            gatekeeper=ports[4 * place + 3],
+            p2p=ports[5 * place],
+            api=ports[5 * place + 1],
+            ops=ports[5 * place + 2],
+            gatekeeper=ports[5 * place + 3],
+            fhir=ports[5 * place + 4],
             node_id=founders[place].node_id.hex(),
         )
         for place, name in enumerate(names)
@@ -150,7 +152,7 @@ def _config(one: LocalNode, nodes: Sequence[LocalNode], *, hub: bool, tls: bool)
     """The node's settings. A follower of a hub knows the hub and nobody else, and the hub waits for its followers."""
     known = [other for other in nodes if other is not one and (not hub or (other.seat and not one.seat))]
     peers = [f"{other.node_id}@127.0.0.1:{other.p2p}" for other in known]
-    ports = {"api": one.api, "ops": one.ops, "gatekeeper_api": one.gatekeeper}
+    ports = {"api": one.api, "ops": one.ops, "gatekeeper_api": one.gatekeeper, "fhir": one.fhir}
     said = [f"password_file = {json.dumps(f'../{PASSWORD_FILE}')}"]
     said += ["\n".join(("", "[api]", *(TLS_LINES if tls else ()), f"port = {ports.pop('api')}"))]
     said += [f"\n[{group}]\nport = {port}" for group, port in ports.items()]

@@ -11,11 +11,15 @@ from typer._click.exceptions import ClickException
 from typer.core import TyperGroup
 
 from carechain.cli import (
+    apps,
     backing,
     bench,
     consent,
+    consent_files,
     consortium,
     demo,
+    hl7,
+    importing,
     keyholders,
     keys,
     ledger,
@@ -27,6 +31,7 @@ from carechain.cli import (
     resync,
     rotating,
     snapshots,
+    sources,
     staff,
     testnet,
     validators,
@@ -76,6 +81,8 @@ for added in (rotating.keys_app, recovering.keys_app):
     keys.app.add_typer(added)
 staff.app.add_typer(rotating.staff_app)
 patients.app.add_typer(recovering.patients_app)
+records.app.add_typer(importing.app)
+sources.app.add_typer(hl7.app, name="hl7")
 app.add_typer(keys.app, name="keys")
 app.add_typer(consortium.app, name="consortium")
 app.add_typer(testnet.app, name="testnet")
@@ -85,6 +92,9 @@ app.add_typer(keyholders.app, name="keyholders")
 app.add_typer(staff.app, name="staff")
 app.add_typer(patients.app, name="patient")
 app.add_typer(consent.app)
+app.add_typer(consent_files.app, name="consent")
 app.add_typer(records.app, name="record")
+app.add_typer(sources.app, name="source")
 app.add_typer(vault.app, name="vault")
+app.add_typer(apps.app, name="app")
 app.add_typer(bench.app, name="bench")

@@ -28,6 +28,9 @@ class Ports(OptionGroup, frozen=True):
     gatekeeper_port: Annotated[
         int | None, typer.Option("--gatekeeper-port", min=0, max=65535, help="Port of the gatekeeper.")
     ] = None
+    fhir_port: Annotated[int | None, typer.Option("--fhir-port", min=0, max=65535, help="Port of the FHIR server.")] = (
+        None
+    )
 
 
 @command(app, "init")
@@ -122,12 +125,13 @@ def start(
     ] = False,
     password_file: PasswordOption = None,
 ) -> Report:
-    """Serve this home: the ledger's API, the gatekeeper and the operations port, until SIGTERM or Ctrl-C.
+    """Serve this home: the ledger's API, the gatekeeper, FHIR and the operations port, until SIGTERM or Ctrl-C.
 
     The log goes to standard error as JSON lines; the line `node started` names the addresses. What was acknowledged
     is finished before the program ends.
     """
-    from carechain.cli.serving import node_settings, unlock
+    from carechain.cli.keyring import Keyring
+    from carechain.cli.serving import fhir_gateway, node_settings, unlock
     from carechain.node.main import run
 
     settings = node_settings(
@@ -135,11 +139,14 @@ def start(
         port=ports.port,
         ops_port=ports.ops_port,
         gatekeeper_port=ports.gatekeeper_port,
+        fhir_port=ports.fhir_port,
         accept_gap_days=accept_gap_days,
         resume_validator=resume_validator or None,
         password_file=password_file,
     )
-    status = Exit(run(settings, identity=unlock(desk.home, settings)))
+    keys = Keyring(desk.home)
+    identity = unlock(desk.home, settings, keys)
+    status = Exit(run(settings, identity=identity, gateway=fhir_gateway(settings, keys)))
     if status is not Exit.DONE:
         raise CannotRun("the node could not run; the line above says why")
     return Report(data={"home": str(desk.home), "stopped": True}, show=lines("stopped; nothing acknowledged was lost"))

@@ -38,7 +38,7 @@ from carechain.sdk.searching import IndexSecret, texts_of
 from carechain.sealing.codes import SealingCode
 from carechain.sealing.contents import RESOURCE_SIZE_BYTES, Resource
 from carechain.state.log import make_folder
-from carechain.vault.metering import Database
+from carechain.vault.metering import VaultDatabase
 
 FOLDER: Final = "vault/sealing"
 JOURNAL_FILE: Final = "sealed.sqlite"
@@ -248,7 +248,7 @@ class Job(Struct, frozen=True, kw_only=True):
         return f"Job({self.id.hex()})"
 
 
-class SealingJournal(Database):
+class SealingJournal(VaultDatabase):
     """All jobs of a home. What is deleted is overwritten."""
 
     tables = (

@@ -14,6 +14,7 @@ from carechain.cli.network import home_genesis
 from carechain.cli.output import CannotRun
 from carechain.core.units import DAY_S
 from carechain.node.home import running
+from carechain.node.mounting import Gateway
 from carechain.node.settings import BadSettings, Settings, load_settings
 from carechain.sdk.answers import MSGPACK, Status
 from carechain.sdk.identity import Identity
@@ -28,6 +29,7 @@ def node_settings(
     port: int | None = None,
     ops_port: int | None = None,
     gatekeeper_port: int | None = None,
+    fhir_port: int | None = None,
     password_file: Path | None = None,
     accept_gap_days: int | None = None,
     resume_validator: bool | None = None,
@@ -37,6 +39,7 @@ def node_settings(
         "api": {"port": port},
         "ops": {"port": ops_port},
         "gatekeeper_api": {"port": gatekeeper_port},
+        "fhir": {"port": fhir_port},
         "clock": {"accept_gap_days": accept_gap_days},
         "consensus": {"resume_validator": resume_validator},
         "password_file": None if password_file is None else password_file.absolute(),
@@ -47,16 +50,35 @@ def node_settings(
         raise CannotRun(str(wrong)) from None
 
 
-def unlock(home: Path, settings: Settings) -> Identity:
+def unlock(home: Path, settings: Settings, keys: Keyring | None = None) -> Identity:
     """The organisation's key, with the password from the settings' file or typed at a terminal.
 
-    Raises ``Rejected`` when the password does not open it.
+    ``keys`` remembers what was typed. Raises ``Rejected`` when the password does not open it.
     """
-    file = None if settings.password_file is None else settings.path(settings.password_file)
+    file = _password_file(settings)
     path = settings.path(settings.member_key)
     if not path.is_file():
         raise CannotRun(f"{path} is missing: make a home with `carechain init`, or name another with --home")
-    return Identity.load(path, password=Keyring(home).password(file))
+    return Identity.load(path, password=(keys or Keyring(home)).password(file))
+
+
+def fhir_gateway(settings: Settings, keys: Keyring) -> Gateway | None:
+    """The FHIR server to start with the node; None where the settings leave it out.
+
+    It opens the keys of this home that apps act as, with the password that opened the organisation's own.
+    """
+    if not settings.fhir.enabled:
+        return None
+    from carechain.gateway.main import gateway_of  # noqa: PLC0415 - loading FHIR's definitions takes a moment
+
+    def opened(name: str) -> Identity:
+        return Identity.load(keys.folder / f"{name}.json", password=keys.password(_password_file(settings)))
+
+    return gateway_of(opened)
+
+
+def _password_file(settings: Settings) -> Path | None:
+    return None if settings.password_file is None else settings.path(settings.password_file)
 
 
 def node_url(home: Path) -> str:
@@ -76,6 +98,18 @@ def gatekeeper_url(home: Path) -> str:
     settings = node_settings(home)
     scheme = "https" if settings.api.tls_certificate else "http"
     return _address(scheme, settings.gatekeeper_api.host, settings.gatekeeper_api.port)
+
+
+def fhir_url(home: Path) -> str:
+    """Where this home's FHIR server answers, without ``/fhir``."""
+    found = running(home)
+    settings = node_settings(home)
+    if settings.fhir.public_url:
+        return settings.fhir.public_url
+    if found is not None and found.fhir:
+        return reachable(found.fhir)
+    scheme = "https" if settings.api.tls_certificate else "http"
+    return _address(scheme, settings.fhir.host, settings.fhir.port)
 
 
 def _address(scheme: str, host: str, port: int) -> str:

@@ -121,6 +121,8 @@ SIGNATURE_CACHE: Final = 65_536
 BUNDLE_SIZE_BYTES: Final = 64 * 1024 * 1024
 BUNDLE_ENTRIES: Final = 20_000
 BUNDLE_NESTING: Final = 64
+REMOTE_SOURCES: Final = 16
+"""Members that one remote reading asks."""
 GATEKEEPER_RECORDS: Final = 500
 GATEKEEPER_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 WALLET_FILE_BYTES: Final = 1024 * 1024
@@ -253,3 +255,81 @@ LIGHT_SETTLE_S: Final = 4 * HEARTBEAT_S
 """How long a light client waits for the block above: a network without work makes one every beat."""
 TRUSTING_PERIOD_S: Final = 14 * DAY_S
 """How long after a block its validators are believed to be unable to agree on another one."""
+HL7_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+"""A message with a report inside; nothing larger is read."""
+HL7_SEGMENTS: Final = 10_000
+HL7_CONNECTIONS: Final = 64
+HL7_FRAME_S: Final = 60
+"""How long a message may take to arrive, from its first byte on."""
+HL7_IDLE_S: Final = 24 * 3600
+"""How long a connection may say nothing: senders keep them open."""
+HL7_WAITING: Final = 10_000
+"""Messages that wait to be filed; what comes beyond is refused for now."""
+HL7_REMEMBERED: Final = 200_000
+"""Filed messages whose fingerprint is kept, so that what is sent again is not filed again."""
+IMPORT_FILE_BYTES: Final = 32 * 1024 * 1024 * 1024
+"""What an import reads of a file, unpacked."""
+IMPORT_PIECE_BYTES: Final = 1024 * 1024
+"""One element of an export, or one line of a table."""
+IMPORT_JSON_BYTES: Final = 64 * 1024 * 1024
+"""A file that has to be read as a whole."""
+IMPORT_CHUNK: Final = 2_000
+"""Resources in one transaction of an import."""
+IMPORT_DAYS: Final = 200_000
+"""Sums of a day, kind of value and device that an import holds at once."""
+IMPORT_PLACES: Final = 5
+"""Places that a report names for each reason why something was skipped."""
+SEARCH_PARAMETERS: Final = 64
+"""Parameters of one FHIR search."""
+SEARCH_VALUES: Final = 512
+"""Alternatives of one parameter: as many ids as a client asks for at once."""
+SEARCH_CHAIN_DEPTH: Final = 4
+"""References followed one behind the other."""
+SEARCH_CHAIN_TYPES: Final = 12
+"""Types that a chain may lead to without naming one."""
+SEARCH_SORT_KEYS: Final = 4
+SEARCH_INCLUDES: Final = 32
+SEARCH_PAGE: Final = 1_000
+"""Matches of one page at most, whatever ``_count`` says."""
+SEARCH_INCLUDED: Final = 2_000
+"""Resources that one page carries beside its matches."""
+SEARCH_INCLUDE_ROUNDS: Final = 4
+"""How often ``:iterate`` goes on from what it has found."""
+SEARCH_RESOLVED: Final = 512
+"""As many resources behind a chain are looked up first; where there are more, each candidate is asked instead."""
+SEARCH_DENSE: Final = 2_048
+"""Rows of one value that are counted before another way through the indexes is chosen; beyond it they are many."""
+FHIR_READERS: Final = 8
+"""Threads of the FHIR server that read the charts."""
+FHIR_REQUESTS_AT_ONCE: Final = 256
+"""Requests the FHIR server has in hand; beyond it, callers are asked to come back."""
+FHIR_BUNDLES_AT_ONCE: Final = 4
+"""Transactions and batches that are read and done at a time; each may be as long as the longest bundle."""
+FHIR_PARAMETERS: Final = 256
+"""Parameters of one FHIR request, repeated ones counted each."""
+FHIR_PARAMETERS_BYTES: Final = 64 * 1024
+"""All of them together, as they arrive."""
+FHIR_ENTRY_URL_CHARS: Final = 8 * 1024
+FHIR_PATCH_STEPS: Final = 1_000
+FHIR_PAGE: Final = 1_000
+"""Resources in one page of a history or of $everything."""
+FHIR_PAGE_LINK_S: Final = 3_600
+"""How long the link to a next page is good."""
+FHIR_PAGE_LINK_CHARS: Final = 128 * 1024
+FHIR_SUPPORTING: Final = 500
+"""Shared resources that one page of $everything brings along."""
+FHIR_EXPORTS: Final = 1_000
+FHIR_EXPORTS_PER_CALLER: Final = 4
+FHIR_EXPORT_S: Final = 3_600
+"""How long an export can be fetched."""
+FHIR_EXPORT_CHUNK: Final = 200
+"""Resources of an export that are read, audited and sent at a time."""
+FHIR_EXPORT_MEMBERS: Final = 10_000
+"""Patients of a group."""
+FHIR_DOWNLOADS: Final = 8
+"""Exported files that are being sent at once; each holds a snapshot of the charts."""
+FHIR_PART_S: Final = 60
+"""How long a reader may take to take one part of a stream."""
+FHIR_EVENTS_LOOKED_AT: Final = 200
+FHIR_EVENTS_POLL_S: Final = 5
+"""How long an event stream waits before it looks again: others than the server write to the charts too."""

@@ -26,6 +26,11 @@ a hundred numbers, so a bare integer in a receipt names the contract and the che
 20xx   vault
 21xx   sealed objects and release shares
 22xx   keyholder
+23xx   gateway: FHIR
+24xx   gateway: SMART on FHIR and sessions
+25xx   sources
+26xx   HL7 feed and imports
+27xx   consents and documents in FHIR
 =====  =============
 """
 

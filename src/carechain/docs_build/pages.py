@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from carechain.docs_build import ledger, local
+from carechain.node.openapi import encoded
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
@@ -14,6 +15,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "events.md": ledger.events,
         "limits.md": local.limits,
         "messages.md": ledger.messages,
+        "openapi.json": lambda: encoded().decode() + "\n",
         "queries.md": ledger.queries,
         "roles.md": ledger.roles,
         "settings.md": local.settings,

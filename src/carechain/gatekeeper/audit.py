@@ -6,13 +6,7 @@ be reported to the ledger, and with which signed bytes, stands in the same file:
 that it was made is repaired by sending the same bytes again.
 """
 
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,25 +14,8 @@ from msgspec import Meta, Struct
 from carechain.core.codec import Malformed, decode_strict, encode
 from carechain.core.hashing import ZERO_HASH, tagged
 from carechain.core.ids import U16, U32, U63, PartyId, RecordId, TicketId
-from carechain.core.limits import DATABASE_BUSY_S, GATEKEEPER_RECORDS, RELEASE_DIGESTS
-
-T = TypeVar("T")
-
-AUDIT_VERSION: Final = 1
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
-_TABLES: Final = (
-    "CREATE TABLE store_info (id INTEGER PRIMARY KEY, version INTEGER NOT NULL)",
-    """CREATE TABLE reports (
-        id INTEGER PRIMARY KEY, ticket BLOB NOT NULL, records INTEGER NOT NULL, digest BLOB NOT NULL,
-        valid_until_s INTEGER NOT NULL, raw BLOB NOT NULL, settled INTEGER NOT NULL, code INTEGER NOT NULL
-    )""",
-    """CREATE TABLE reads (
-        seq INTEGER PRIMARY KEY, ticket BLOB NOT NULL, released INTEGER NOT NULL, entry BLOB NOT NULL,
-        running BLOB NOT NULL, report INTEGER REFERENCES reports (id)
-    )""",
-    "CREATE INDEX reads_unreported ON reads (ticket, seq) WHERE report IS NULL AND released > 0",
-    "CREATE INDEX reports_open ON reports (id) WHERE settled = 0",
-)
+from carechain.core.limits import GATEKEEPER_RECORDS, RELEASE_DIGESTS
+from carechain.engine.database import Database
 
 
 class AuditUnavailable(Exception):  # noqa: N818 - the state of the environment, not of the caller or the program
@@ -112,42 +89,23 @@ def reads_digest(running: list[bytes]) -> bytes:
     return tagged("carechain/reads/1", *running)
 
 
-class Audit:
-    """The file. Safe to use from several threads; every write is on disk when the call returns.
+class Audit(Database):
+    """The file; every method raises :class:`AuditUnavailable` when it cannot be used."""
 
-    Every method raises :class:`AuditUnavailable` when the file cannot be used.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open or create the file; raises :class:`AuditTooNew` and :class:`AuditUnavailable`."""
-        with _environment():
-            connection = sqlite3.connect(path, timeout=DATABASE_BUSY_S, isolation_level=None, check_same_thread=False)
-            try:
-                for pragma in _PRAGMAS:
-                    connection.execute(f"PRAGMA {pragma}")
-                audit = cls(connection)
-                audit._prepare()
-            except BaseException:
-                connection.close()
-                raise
-        return audit
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    tables = (
+        """CREATE TABLE reports (
+            id INTEGER PRIMARY KEY, ticket BLOB NOT NULL, records INTEGER NOT NULL, digest BLOB NOT NULL,
+            valid_until_s INTEGER NOT NULL, raw BLOB NOT NULL, settled INTEGER NOT NULL, code INTEGER NOT NULL
+        )""",
+        """CREATE TABLE reads (
+            seq INTEGER PRIMARY KEY, ticket BLOB NOT NULL, released INTEGER NOT NULL, entry BLOB NOT NULL,
+            running BLOB NOT NULL, report INTEGER REFERENCES reports (id)
+        )""",
+        "CREATE INDEX reads_unreported ON reads (ticket, seq) WHERE report IS NULL AND released > 0",
+        "CREATE INDEX reports_open ON reports (id) WHERE settled = 0",
+    )
+    unavailable = AuditUnavailable
+    too_new = AuditTooNew
 
     def append(self, read: Read) -> int:
         """Write one entry; returns its number. Only after this may the read be answered."""
@@ -167,7 +125,7 @@ class Audit:
 
     def entries(self, after: int = 0, limit: int = RELEASE_DIGESTS) -> list[Numbered]:
         """A page of entries, oldest first; raises :class:`AuditDamaged` for one that cannot be read."""
-        rows = self._select("SELECT seq, entry, running FROM reads WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        rows = self._select("SELECT seq, entry, running FROM reads WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
         return [
             Numbered(number=number, read=_decoded(number, entry), running=running) for number, entry, running in rows
         ]
@@ -177,7 +135,8 @@ class Audit:
         running, number = ZERO_HASH, 0
         while page := self._select(
             "SELECT seq, ticket, released, entry, running FROM reads WHERE seq > ? ORDER BY seq LIMIT ?",
-            (number, RELEASE_DIGESTS),
+            number,
+            RELEASE_DIGESTS,
         ):
             for seq, ticket, released, entry, written in page:
                 number += 1
@@ -190,13 +149,14 @@ class Audit:
 
     def unreported(self) -> Batch | None:
         """The oldest ticket's released reads that belong to no report yet, at most ``RELEASE_DIGESTS`` of them."""
-        first = self._select("SELECT ticket FROM reads WHERE report IS NULL AND released > 0 ORDER BY seq LIMIT 1", ())
+        first = self._select("SELECT ticket FROM reads WHERE report IS NULL AND released > 0 ORDER BY seq LIMIT 1")
         if not first:
             return None
         rows = self._select(
             "SELECT seq, released, running FROM reads WHERE report IS NULL AND released > 0 AND ticket = ?"
             " ORDER BY seq LIMIT ?",
-            (first[0][0], RELEASE_DIGESTS),
+            first[0][0],
+            RELEASE_DIGESTS,
         )
         return Batch(
             ticket=first[0][0],
@@ -247,50 +207,12 @@ class Audit:
     def open_reports(self) -> list[Report]:
         """Reports whose outcome is not known, oldest first."""
         rows = self._select(
-            "SELECT id, ticket, records, digest, valid_until_s, raw FROM reports WHERE settled = 0 ORDER BY id", ()
+            "SELECT id, ticket, records, digest, valid_until_s, raw FROM reports WHERE settled = 0 ORDER BY id"
         )
         return [
             Report(id=number, ticket=ticket, records=records, digest=digest, valid_until_s=until_s, raw=raw)
             for number, ticket, records, digest, until_s, raw in rows
         ]
-
-    def _prepare(self) -> None:
-        def write() -> None:
-            known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store_info'").fetchone()
-            if known:
-                return
-            for statement in _TABLES:
-                self._connection.execute(statement)
-            self._connection.execute("INSERT INTO store_info (id, version) VALUES (1, ?)", (AUDIT_VERSION,))
-
-        self._write(write)
-        ((version,),) = self._select("SELECT version FROM store_info", ())
-        if version > AUDIT_VERSION:
-            raise AuditTooNew(f"the file has format {version}, this release reads up to {AUDIT_VERSION}")
-
-    def _write(self, work: Callable[[], T]) -> T:
-        """One synced transaction, or nothing of it."""
-        with self._lock, _environment():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work()
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-            return result
-
-    def _select(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, _environment():
-            return self._connection.execute(query, values).fetchall()
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise AuditUnavailable(type(error).__name__) from None
 
 
 def _decoded(number: int, entry: object) -> Read:

@@ -110,9 +110,13 @@ class SealedObjects:
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
-    """Where an organisation keeps records. What it does not have is None."""
+    """Where an organisation keeps records. What it does not have is None.
+
+    ``pointers`` lead to records that stand in another system: what is here of them, and destroyed, are the salts.
+    """
 
     charts: ErasableCharts | None = None
+    pointers: ErasableCharts | None = None
     vault: ErasableVault | None = None
     tokens: ErasableTokens | None = None
 
@@ -147,6 +151,7 @@ class Eraser:
         self._clock = clock
         self._entropy = entropy
         self._charts = holdings.charts
+        self._pointers = holdings.pointers
         self._vault = holdings.vault
         self._tokens = holdings.tokens
         self._done_to = 0
@@ -231,13 +236,16 @@ class Eraser:
         if self._charts is not None and charted:
             held |= await self._note(one, _IN_THE_CHARTS)
             await asyncio.to_thread(self._charts.erase, pseudonym, record, erased_s=self._clock())
+        if await self._is_pointed_to(one) and self._pointers is not None:
+            held |= await self._note(one, ErasedPart.SALTS)
+            await asyncio.to_thread(self._pointers.erase, pseudonym, record, erased_s=self._clock())
         if self._tokens is not None and await asyncio.to_thread(self._tokens.holds, pseudonym, record):
             held |= await self._note(one, ErasedPart.TOKENS)
             await asyncio.to_thread(self._tokens.delete, pseudonym, record)
         held |= await self._destroy_objects(one, addresses)
         if not held and not begun:
             return False
-        if await self._in_charts((one,)) or await self._held_sealed(one, addresses):
+        if await self._in_charts((one,)) or await self._is_pointed_to(one) or await self._held_sealed(one, addresses):
             raise OSError("a store still holds what it was told to destroy")
         await asyncio.to_thread(self._journal.finish, pseudonym, record)
         _log.info("record_erased", record=record.hex(), destroyed=int(held))
@@ -271,6 +279,9 @@ class Eraser:
 
     async def _in_charts(self, named: Sequence[Named]) -> set[Named]:
         return set() if self._charts is None else await asyncio.to_thread(self._charts.held_among, named)
+
+    async def _is_pointed_to(self, one: Named) -> bool:
+        return self._pointers is not None and bool(await asyncio.to_thread(self._pointers.held_among, (one,)))
 
     async def _held_sealed(self, one: Named, addresses: Sequence[bytes]) -> ErasedPart:
         held = ErasedPart(0)

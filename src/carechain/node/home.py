@@ -1,9 +1,9 @@
 """A node's home folder: where everything lies, its layout's version, and one process at a time.
 
 Layout: ``genesis.json`` · ``config.toml`` · ``keys/`` · ``ledger/`` (block log, state tree, snapshots) · ``charts/`` ·
-``audit/`` · ``vault/`` (ciphertext and its books) · ``tls/`` · ``cometbft/`` (a consortium's engine) · ``light.json``
-(what the validators' signatures are followed from) · ``home.version`` · ``home.lock``. While a node runs,
-``running.json`` says where it listens.
+``audit/`` · ``vault/`` (ciphertext and its books) · ``gateway/`` (apps that may use the FHIR server) · ``tls/`` ·
+``cometbft/`` (a consortium's engine) · ``light.json`` (what the validators' signatures are followed from) ·
+``home.version`` · ``home.lock``. While a node runs, ``running.json`` says where it listens.
 """
 
 import contextlib
@@ -44,12 +44,13 @@ class HomeUnusable(Exception):  # noqa: N818 - names what is wrong with the fold
 
 
 class Running(Struct, frozen=True, kw_only=True):
-    """Where a running node listens. ``gatekeeper`` is empty when it serves none."""
+    """Where a running node listens. ``gatekeeper`` and ``fhir`` are empty where it serves none."""
 
     pid: int
     api: str
     ops: str
     gatekeeper: str = ""
+    fhir: str = ""
 
 
 class Home:

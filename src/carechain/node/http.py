@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any, Final
 
 import orjson
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -39,9 +40,11 @@ from carechain.node.bodies import BodyReader
 from carechain.node.feed import FellBehind, Subscription
 from carechain.node.ledger import LedgerNode, NodeFailed
 from carechain.node.light import LightBlocks, show_inclusion
+from carechain.node.openapi import encoded
 from carechain.node.refusals import RETRY_AFTER_S, NodeCode
 from carechain.node.relay import PREFIX as RELAY_PREFIX
 from carechain.node.relay import Relay
+from carechain.node.rest import PATHS, PROVE, arguments
 from carechain.node.wire import (
     RETRY_LATER,
     Form,
@@ -117,6 +120,8 @@ class Api:
                 Route("/v1/light/inclusion/{id}", self._guarded("inclusion", self._inclusion), methods=["GET"]),
                 Route("/v1/light/{height}", self._guarded("light", self._light_block), methods=["GET"]),
                 Route("/v1/events", self._guarded("events", self._events), methods=["GET"]),
+                Route("/v1/openapi.json", self._openapi, methods=["GET"]),
+                *(Route(path, self._guarded("query", self._resource(name))) for path, name in PATHS.items()),
             ],
             exception_handlers={404: self._no_path, 405: self._no_method},
         )
@@ -172,20 +177,23 @@ class Api:
     async def _query(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], form: Form
     ) -> tuple[int, QueryAnswer]:
-        service = self._service
         party = self._party(headers)
         body = await self._bodies.read(receive, headers, QUERY_BODY_BYTES)
         name = scope["path"][len(_QUERY) :]
         args = read_arguments(form, body, name) if form is Form.JSON else decode_args(name, body)
-        # From here to the answer nothing waits, so all of it is about one height.
+        return _OK, self._answer_to(party, name, args, prove=_flag(scope["query_string"], b"prove"))
+
+    def _answer_to(self, party: bytes, name: str, args: Struct, *, prove: bool) -> QueryAnswer:
+        """The answer to a query; nothing in here waits, so all of it is about one height."""
+        service = self._service
         view = service.view()
         asker = present(service.asker(party), QueryCode.NOT_A_LIVE_MEMBER)
         answer = ask(view, asker, name, args)
         sealed, proofs = b"", _NO_PROOFS
-        if _flag(scope["query_string"], b"prove"):
+        if prove:
             header, entries = service.prove(answer.keys())
             sealed, proofs = encode(header), tuple(entries)
-        return _OK, QueryAnswer(
+        return QueryAnswer(
             height=view.height,
             time_s=view.time_s,
             app_hash=service.app_hash,
@@ -238,6 +246,20 @@ class Api:
             return response
 
         return guarded
+
+    def _resource(self, name: str) -> Callable[[Request, dict[bytes, bytes], Form], Awaitable[Response]]:
+        """Answers the query of this name, asked with a path and a query string."""
+
+        async def resource(request: Request, headers: dict[bytes, bytes], form: Form) -> Response:
+            party = self._party(headers)
+            args = arguments(name, request.path_params, request.query_params.multi_items())
+            prove = _flag(request.scope["query_string"], PROVE.encode())
+            return _response(form, self._answer_to(party, name, args, prove=prove))
+
+        return resource
+
+    async def _openapi(self, _request: Request) -> Response:
+        return Response(encoded(), media_type=_media(Form.JSON).decode())
 
     async def _status(self, _request: Request, _headers: dict[bytes, bytes], form: Form) -> Response:
         service = self._service

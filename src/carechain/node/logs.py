@@ -18,11 +18,13 @@ FIELDS: Final = frozenset(
     {
         "api",
         "chain_id",
+        "client",
         "code",
         "count",
         "epoch",
         "event",
         "exception",
+        "fhir",
         "gatekeeper",
         "height",
         "kind",

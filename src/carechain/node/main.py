@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import lmdb
 import structlog
@@ -52,11 +53,14 @@ from carechain.node.base_check import SnapshotRefuted
 from carechain.node.ceremony import CeremonyRunner
 from carechain.node.clock import ClockAhead
 from carechain.node.consortium import ConsortiumService, Place
+from carechain.node.hl7 import hl7_feed
 from carechain.node.home import Home, HomeUnusable, Running, open_home
 from carechain.node.http import Api
 from carechain.node.keyholder_store import KEYHOLDER_FILE, KeyholderFileUnusable, KeyholderStore
 from carechain.node.ledger import LedgerNode, NodeFailed
 from carechain.node.logs import configure_logs
+from carechain.node.mounting import Gateway
+from carechain.node.mounting import Place as GatewayPlace
 from carechain.node.ops import ops_app
 from carechain.node.relay import relay_of
 from carechain.node.service import NodeService
@@ -64,7 +68,9 @@ from carechain.node.settings import (
     ApiSettings,
     BadSettings,
     ConsensusSettings,
+    FhirSettings,
     GatekeeperSettings,
+    Hl7Settings,
     OpsSettings,
     Settings,
     read_secret,
@@ -73,6 +79,10 @@ from carechain.node.settings import (
 from carechain.node.tls import CertificateWatch, certificate_files
 from carechain.node.vault import OpenVault, vault_of
 from carechain.sdk.identity import Identity
+from carechain.sources.hl7v2.journal import JournalTooNew as Hl7JournalTooNew
+from carechain.sources.hl7v2.journal import JournalUnavailable as Hl7JournalUnavailable
+from carechain.sources.reader import SourceReader
+from carechain.sources.registry import Sources
 from carechain.state.log import StoreDamaged
 from carechain.state.store import StoreLocked, StoreTooNew, StoreTooOld
 
@@ -90,6 +100,7 @@ _NOT_A_PRODUCER: Final = (
     "This organisation is not one of the network's block producers. Point clients at a producer's node."
 )
 _log = structlog.get_logger("carechain.node")
+_Listening = ApiSettings | OpsSettings | GatekeeperSettings | FhirSettings | Hl7Settings
 
 
 class PartEnded(Exception):  # noqa: N818 - names what happened
@@ -109,6 +120,8 @@ ENVIRONMENT_FAILURES: Final = (
     CorruptHistory,
     EngineKeepsEnding,
     EngineMissing,
+    Hl7JournalTooNew,
+    Hl7JournalUnavailable,
     HomeUnusable,
     JournalTooNew,
     JournalUnavailable,
@@ -130,18 +143,19 @@ ENVIRONMENT_FAILURES: Final = (
 """What is neither the caller's fault nor a bug: disk, files, ports, another process."""
 
 
-def run(settings: Settings, *, identity: Identity | None = None) -> int:
+def run(settings: Settings, *, identity: Identity | None = None, gateway: Gateway | None = None) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit status: 0 after a drain, 3 when the environment failed.
 
     ``identity`` is the organisation's key, where the caller has opened it already; otherwise it is read from
-    ``settings.member_key`` with the password in ``settings.password_file``.
+    ``settings.member_key`` with the password in ``settings.password_file``. ``gateway`` is the FHIR server, for a node
+    that serves one.
     """
     configure_logs(settings.log.level)
     gc.set_threshold(*COLLECT_AFTER)
     allow_open_files()
     try:
         with open_home(settings.home.expanduser()) as home:
-            uvloop.run(_serve(settings, home, identity or open_identity(settings)))
+            uvloop.run(_serve(settings, home, identity or open_identity(settings), gateway))
     except ENVIRONMENT_FAILURES as failure:
         _complain(failure)
         return ENVIRONMENT
@@ -186,11 +200,14 @@ def _complain(failure: BaseException) -> None:
     sys.stderr.write(f"carechain: {said}\n")
 
 
-async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
+async def _serve(settings: Settings, home: Home, identity: Identity, gateway: Gateway | None) -> None:
     async with AsyncExitStack() as running:
         # Ports first: one that is taken is noticed before the ledger is opened.
-        sockets = {name: running.enter_context(_bound(group)) for name, group in _addresses(settings).items()}
+        fhir = gateway is not None and settings.fhir.enabled
+        addresses = _addresses(settings, fhir=fhir)
+        sockets = {name: running.enter_context(_bound(group)) for name, group in addresses.items()}
         urls = {name: _url(settings, name, one) for name, one in sockets.items()}
+        messages = running.enter_context(_bound(settings.hl7)) if settings.hl7.enabled else None
         service = await running.enter_async_context(_ledger(settings, home, identity))
         certificates = certificate_files(settings, service)
         watch = CertificateWatch(service, certificates)
@@ -206,9 +223,8 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
         relay = await running.enter_async_context(relay_of(settings, service, certificates))
         await running.enter_async_context(serving("operations server", ops_app(service), settings, sockets["ops"]))
         shown = tls(ask=settings.api.require_client_certificate)
-        await running.enter_async_context(
-            serving("API server", Api(service, relay=relay), settings, sockets["api"], tls=shown)
-        )
+        api = Api(service, relay=relay)
+        await running.enter_async_context(serving("API server", api, settings, sockets["api"], tls=shown))
         running.push_async_callback(service.finish)
         vault = await running.enter_async_context(vault_of(settings, service, identity, certificates))
         if vault is not None:
@@ -216,12 +232,40 @@ async def _serve(settings: Settings, home: Home, identity: Identity) -> None:
             await running.enter_async_context(parts.running("upkeep of the vault", vault.run(stop), end=stop.set))
         await running.enter_async_context(_erasing(settings, home, service, identity, parts, vault))
         shares = await running.enter_async_context(_ceremonies(home, service, identity, parts))
+        audit = running.enter_context(Audit.open(home.audit))
+        if settings.gatekeeper_api.enabled or fhir:
+            await running.enter_async_context(_reporting(service, identity, parts, audit))
         if settings.gatekeeper_api.enabled:
             holding = await running.enter_async_context(_keyholder(home, service, identity, parts, shares))
-            app = await running.enter_async_context(_gatekeeper(home, service, identity, parts, vault, holding))
+            app = await running.enter_async_context(
+                _gatekeeper(settings, home, service, identity, audit, vault, holding)
+            )
             shown = tls(ask=settings.gatekeeper_api.require_client_certificate)
             door = serving("gatekeeper's server", app, settings, sockets["gatekeeper"], tls=shown)
             await running.enter_async_context(door)
+        if gateway is not None and fhir:
+            charts = running.enter_context(_charts(settings, home, service, zone=settings.fhir.zone()))
+            place = GatewayPlace(
+                settings=settings,
+                home=home.path,
+                ledger=service,
+                identity=identity,
+                sessions=api.sessions,
+                charts=charts,
+                audit=audit,
+                url=urls["fhir"],
+                clock=time.time,
+                entropy=secrets.token_bytes,
+            )
+            shown = tls(ask=settings.fhir.require_client_certificate)
+            await running.enter_async_context(_fhir(gateway, place, parts, sockets["fhir"], tls=shown))
+        if messages is not None:
+            shown = tls(ask=True) if settings.hl7.tls else None
+            store = running.enter_context(_charts(settings, home, service, zone=settings.fhir.zone()))
+            feed = hl7_feed(
+                parts.running, home.path, service, identity.party, store, settings.hl7, listening=messages, tls=shown
+            )
+            await running.enter_async_context(feed)
         running.enter_context(_announced(home, urls))
         _log.info("node started", height=service.height, chain_id=service.chain_id, pid=os.getpid(), **urls)
         await _until_stopped(service, parts, asked_to_stop)
@@ -313,7 +357,11 @@ async def _erasing(
     vault: OpenVault | None,
 ) -> AsyncIterator[None]:
     """Erasures are carried out whether there is a door or not: the charts are there either way."""
-    with Charts.open(home.charts) as charts, ErasureJournal.open(home.erasures) as journal:
+    with (
+        _charts(settings, home, service) as charts,
+        SourceReader(charts=charts, sources=Sources(home.path)) as pointers,
+        ErasureJournal.open(home.erasures) as journal,
+    ):
         eraser = Eraser(
             ledger=service,
             journal=journal,
@@ -323,6 +371,7 @@ async def _erasing(
             entropy=secrets.token_bytes,
             holdings=Holdings(
                 charts=None if settings.erasure.keep_charts else charts,
+                pointers=None if settings.erasure.keep_charts else pointers,
                 vault=None if vault is None else SealedObjects(vault.service),
                 tokens=None if vault is None else vault.service.tokens,
             ),
@@ -383,49 +432,79 @@ async def _keyholder(
 
 @asynccontextmanager
 async def _gatekeeper(
+    settings: Settings,
     home: Home,
     service: LedgerNode,
     identity: Identity,
-    parts: "_Parts",
+    audit: Audit,
     vault: OpenVault | None,
     holding: Extension,
 ) -> AsyncIterator[ASGIApp]:
-    """The organisation's door, and its reports to the ledger while it is open and once more when it closes."""
-
-    def clock() -> int:
-        return int(time.time())
-
-    with Charts.open(home.charts, service.genesis.suite) as charts, Audit.open(home.audit) as audit:
+    """The organisation's door. What it releases is noted in ``audit``, which is reported to the ledger."""
+    suite = service.genesis.suite
+    with (
+        _charts(settings, home, service) as charts,
+        SourceReader(charts=charts, sources=Sources(home.path), institution=suite) as records,
+    ):
         door = Gatekeeper(
             organisation=identity.party,
             ledger=service,
-            charts=charts,
+            charts=records,
             audit=audit,
-            clock=clock,
+            clock=_now_s,
             entropy=secrets.token_bytes,
         )
-        reporter = Reporter(
-            ledger=service,
-            audit=audit,
-            key=identity.signing_key(),
-            member=identity.party,
-            entropy=secrets.token_bytes,
-        )
-        closing = asyncio.Event()
-        async with parts.running("reporting of releases", reporter.run(closing), end=closing.set):
-            extensions = [holding]
-            if vault is not None:
-                objects = ObjectsDoor(
-                    vault.service,
-                    ledger=service,
-                    organisation=identity.party,
-                    audit=audit,
-                    clock=clock,
-                    incoming=vault.incoming,
-                    policy=vault.policy,
-                )
-                extensions.append(objects.routes)
-            yield gatekeeper_app(door, clock=clock, entropy=secrets.token_bytes, extensions=extensions)
+        extensions = [holding]
+        if vault is not None:
+            objects = ObjectsDoor(
+                vault.service,
+                ledger=service,
+                organisation=identity.party,
+                audit=audit,
+                clock=_now_s,
+                incoming=vault.incoming,
+                policy=vault.policy,
+            )
+            extensions.append(objects.routes)
+        yield gatekeeper_app(door, clock=_now_s, entropy=secrets.token_bytes, extensions=extensions)
+
+
+@asynccontextmanager
+async def _reporting(service: LedgerNode, identity: Identity, parts: "_Parts", audit: Audit) -> AsyncIterator[None]:
+    """What the doors note is reported to the ledger while they are open, and once more when all have closed."""
+    reporter = Reporter(
+        ledger=service,
+        audit=audit,
+        key=identity.signing_key(),
+        member=identity.party,
+        entropy=secrets.token_bytes,
+    )
+    closing = asyncio.Event()
+    async with parts.running("reporting of releases", reporter.run(closing), end=closing.set):
+        yield
+
+
+@asynccontextmanager
+async def _fhir(
+    gateway: Gateway, place: GatewayPlace, parts: "_Parts", listening: socket.socket, *, tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
+    """The FHIR server with what runs beside it; it stops serving before any of that ends."""
+    async with gateway(place) as mounted, AsyncExitStack() as running:
+        for part in mounted.parts:
+            stop = asyncio.Event()
+            await running.enter_async_context(parts.running(part.name, part.run(stop), end=stop.set))
+        door = parts.serving("FHIR server", mounted.app, place.settings, listening, tls=tls)
+        await running.enter_async_context(door)
+        yield
+
+
+def _charts(settings: Settings, home: Home, service: LedgerNode, *, zone: ZoneInfo | None = None) -> Charts:
+    """The charts, where the settings say that they are."""
+    return Charts.open(settings.charts(home.charts), service.genesis.suite, zone=zone)
+
+
+def _now_s() -> int:
+    return int(time.time())
 
 
 # --- sockets and signals --------------------------------------------------------------------------------
@@ -515,15 +594,17 @@ def _ended(name: str, failure: BaseException | None) -> BaseException:
     return ended
 
 
-def _addresses(settings: Settings) -> dict[str, ApiSettings | OpsSettings | GatekeeperSettings]:
-    found: dict[str, ApiSettings | OpsSettings | GatekeeperSettings] = {"api": settings.api, "ops": settings.ops}
+def _addresses(settings: Settings, *, fhir: bool) -> dict[str, _Listening]:
+    found: dict[str, _Listening] = {"api": settings.api, "ops": settings.ops}
     if settings.gatekeeper_api.enabled:
         found["gatekeeper"] = settings.gatekeeper_api
+    if fhir:
+        found["fhir"] = settings.fhir
     return found
 
 
 @contextmanager
-def _bound(group: ApiSettings | OpsSettings | GatekeeperSettings | ConsensusSettings) -> Iterator[socket.socket]:
+def _bound(group: _Listening | ConsensusSettings) -> Iterator[socket.socket]:
     try:
         listening = listen.bound_socket(group.host, group.port)
     except OSError as error:

@@ -9,9 +9,11 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -100,6 +102,111 @@ class GatekeeperSettings(_Group):
     require_client_certificate: bool = Field(
         default=False, description="Whether the gatekeeper lets in only who shows a certificate of a member."
     )
+
+
+class FhirSettings(_Group):
+    """Where apps and other systems reach this organisation's FHIR server, and what it keeps (API-1)."""
+
+    enabled: bool = Field(default=True, description="Whether this node serves FHIR and SMART on FHIR.")
+    host: str = Field(default="127.0.0.1", description="Address of the FHIR server.")
+    port: Port = Field(default=8714, description="Port of the FHIR server; 0 takes a free one.")
+    public_url: str = Field(
+        default="",
+        description="What it is called from outside, for example https://fhir.example.org; none: its own address.",
+    )
+    time_zone: str = Field(
+        default="UTC", description="Where dates without an offset were written, as in Asia/Shanghai: for searches."
+    )
+    database_url_file: Path | None = Field(
+        default=None,
+        description="File (mode 0600) with the address of a PostgreSQL database for the charts, "
+        "postgresql+psycopg://user:password@host/name; none: a SQLite file in the home.",
+    )
+    anchor_as: str = Field(
+        default="",
+        description="Name of the key (of staff that may anchor) that anchors what is written over FHIR; none: nobody.",
+    )
+    require_client_certificate: bool = Field(
+        default=False, description="Whether the FHIR server lets in only who shows a certificate of a member."
+    )
+    gatekeepers: dict[str, str] = Field(
+        default={}, description="Addresses of other members' gatekeepers, by id: where remote reads are sent."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of authorities believed there, besides each organisation's own."
+    )
+
+    @field_validator("gatekeepers")
+    @classmethod
+    def _whole_addresses(cls, given: dict[str, str]) -> dict[str, str]:
+        return require_gatekeepers(given)
+
+    @field_validator("public_url")
+    @classmethod
+    def _whole_address(cls, given: str) -> str:
+        if given and (not _is_address(given) or urlsplit(given).path.strip("/")):
+            raise ValueError("an address begins with https:// (http:// only on this machine) and has no path")
+        return given.rstrip("/")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, given: str) -> str:
+        try:
+            ZoneInfo(given)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("a time zone has a name such as Europe/Berlin or Asia/Shanghai") from None
+        return given
+
+    def zone(self) -> ZoneInfo:
+        """The time zone."""
+        return ZoneInfo(self.time_zone)
+
+
+class Hl7Settings(_Group):
+    """Where the hospital's own systems send HL7 v2 messages to, over MLLP (REC-8)."""
+
+    enabled: bool = Field(default=False, description="Whether this node takes HL7 v2 messages.")
+    host: str = Field(default="127.0.0.1", description="Address of the MLLP server.")
+    port: Port = Field(default=2575, description="Port of the MLLP server; 0 takes a free one.")
+    allowed: tuple[str, ...] = Field(
+        default=("127.0.0.0/8", "::1/128"),
+        description="Networks whose addresses may send: MLLP knows no passwords.",
+    )
+    tls: bool = Field(
+        default=False, description="Whether senders use TLS and show a certificate of a member; needs api.tls_key."
+    )
+    charset: Literal["ascii", "utf_8", "gb18030", "iso8859_1"] = Field(
+        default="utf_8", description="The character set of messages that name none in MSH-18."
+    )
+    time_zone: str = Field(default="UTC", description="Where times without an offset were written.")
+    id_system: str = Field(
+        default="mrn", description="What kind of id PID-3 holds, as it was named when patients were registered."
+    )
+    assigning_authority: str = Field(
+        default="", description="Only identifiers of this authority (PID-3.4) tell patients apart; none: any."
+    )
+    authorities: dict[str, str] = Field(
+        default={}, description="The URI of identifiers' systems, by the name of the authority in messages."
+    )
+
+    @field_validator("allowed")
+    @classmethod
+    def _whole_networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for one in given:
+                ip_network(one)
+        except ValueError:
+            raise ValueError("a network is written as 192.0.2.0/24 or 2001:db8::/32") from None
+        return given
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_of_messages(cls, given: str) -> str:
+        try:
+            ZoneInfo(given)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("a time zone has a name such as Europe/Berlin or Asia/Shanghai") from None
+        return given
 
 
 class ErasureSettings(_Group):
@@ -392,6 +499,8 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     ops: OpsSettings = Field(default_factory=OpsSettings)
     gatekeeper_api: GatekeeperSettings = Field(default_factory=GatekeeperSettings)
+    fhir: FhirSettings = Field(default_factory=FhirSettings)
+    hl7: Hl7Settings = Field(default_factory=Hl7Settings)
     erasure: ErasureSettings = Field(default_factory=ErasureSettings)
     relay: RelaySettings = Field(default_factory=RelaySettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
@@ -407,11 +516,20 @@ class Settings(BaseSettings):
     def _gatekeeper_can_ask(self) -> "Settings":
         if self.gatekeeper_api.require_client_certificate and self.api.tls_key is None:
             raise ValueError("gatekeeper_api.require_client_certificate needs api.tls_certificate and api.tls_key")
+        if self.fhir.require_client_certificate and self.api.tls_key is None:
+            raise ValueError("fhir.require_client_certificate needs api.tls_certificate and api.tls_key")
+        if self.hl7.enabled and self.hl7.tls and self.api.tls_key is None:
+            raise ValueError("hl7.tls needs api.tls_certificate and api.tls_key")
         return self
 
     def path(self, path: Path) -> Path:
         """A configured path: absolute as it is, otherwise below the home."""
         return self.home.expanduser() / path.expanduser()
+
+    def charts(self, file: Path) -> Path | str:
+        """Where the charts are: ``file``, or the address of a database. Raises :class:`BadSettings`, ``OSError``."""
+        named = self.fhir.database_url_file
+        return file if named is None else read_secret(self.path(named))
 
 
 def load_settings(

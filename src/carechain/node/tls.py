@@ -232,7 +232,8 @@ def certificate_files(settings: Settings, node: LedgerNode) -> CertificateFiles 
     certificate, key = settings.api.tls_certificate, settings.api.tls_key
     if certificate is None or key is None:
         return None
-    asking = settings.api.require_client_certificate or settings.gatekeeper_api.require_client_certificate
+    groups = (settings.api, settings.gatekeeper_api, settings.fhir)
+    asking = any(group.require_client_certificate for group in groups)
     if asking and node.genesis.suite is Institution.SM:
         raise BadSettings(
             "In a network with the SM suite no client can show a certificate that TLS would check against the ledger. "

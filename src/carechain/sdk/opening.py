@@ -55,13 +55,24 @@ class AnchoredRecord(Struct, frozen=True, kw_only=True):
     root: Hash
 
 
+class ResourceProof(Struct, frozen=True, kw_only=True):
+    """What shows, beside its bytes, that a resource is under a record's root: its salt and its audit path."""
+
+    salt: bytes
+    path: tuple[Hash, ...]
+
+    def __repr__(self) -> str:
+        return "ResourceProof()"
+
+
 class OpenedRecord(Struct, frozen=True, kw_only=True):
-    """A verified record: the exact bytes of all its resources, in the order of the anchor."""
+    """A verified record: the exact bytes of all its resources, in the order of the anchor, with a proof for each."""
 
     record_id: RecordId
     version: int
     root: Hash
     resources: tuple[bytes, ...]
+    proofs: tuple[ResourceProof, ...] = ()
 
     def __repr__(self) -> str:
         return f"OpenedRecord(record_id={self.record_id.hex()}, version={self.version})"
@@ -127,6 +138,7 @@ def verify_record(
         version=record.version,
         root=anchor.root,
         resources=tuple(one.content for one in record.resources),
+        proofs=tuple(ResourceProof(salt=one.salt, path=tuple(one.path)) for one in record.resources),
     )
 
 

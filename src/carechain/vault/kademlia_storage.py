@@ -12,7 +12,7 @@ from kademlia.storage import IStorage
 
 from carechain.core.limits import DHT_RECORDS_PER_KEY, QUERY_PAGE_ROWS
 from carechain.vault.kademlia_records import BadRecord, Kind, Record, key_of, stored_record
-from carechain.vault.metering import Database
+from carechain.vault.metering import VaultDatabase
 
 _OVERHEAD_BYTES: Final = 256
 """What a row takes beside the record."""
@@ -26,7 +26,7 @@ class Kept(NamedTuple):
     gone: bytes | None = None
 
 
-class RecordFile(Database):
+class RecordFile(VaultDatabase):
     """The file."""
 
     tables = (

@@ -4,26 +4,18 @@ One SQLite file. It knows addresses, pseudonyms, organisations and sizes, never 
 which addresses were erased, so that these are not taken again, and how far a scrub has come.
 """
 
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Iterator
+from typing import Final
 
 from msgspec import Struct
 
 from carechain.core.hashing import ZERO_HASH
-from carechain.core.limits import DATABASE_BUSY_S, QUERY_PAGE_ROWS
+from carechain.core.limits import QUERY_PAGE_ROWS
+from carechain.engine.database import Database
 from carechain.vault.base import VaultUnavailable
 
-T = TypeVar("T")
-FORMAT: Final = 1
 NOBODY: Final = ZERO_HASH
 """The pseudonym under which copies for other organisations stand: whose they are is not told along."""
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON")
-"""``secure_delete``: what is deleted is overwritten with zeroes. Its default depends on how SQLite was built."""
 
 
 class StoreTooNew(OSError):  # noqa: N818 - names what is wrong with the file
@@ -39,77 +31,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     bytes_now: int
 
 
-class Database:
-    """One small SQLite file, synced at every commit; safe to use from several threads."""
+class VaultDatabase(Database):
+    """A file of the vault's."""
 
-    tables: tuple[str, ...] = ()
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the file; raises :class:`StoreTooNew` and ``VaultUnavailable``."""
-        self._lock = threading.Lock()
-        with _environment(path.name):
-            self._connection = sqlite3.connect(
-                path, timeout=DATABASE_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-        self._name = path.name
-        try:
-            for pragma in _PRAGMAS:
-                self._select(f"PRAGMA {pragma}")
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _prepare(self) -> None:
-        def write() -> None:
-            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store_info'").fetchone():
-                for table in ("CREATE TABLE store_info (version INTEGER NOT NULL)", *self.tables):
-                    self._connection.execute(table)
-                self._connection.execute("INSERT INTO store_info VALUES (?)", (FORMAT,))
-
-        self._write(write)
-        ((version,),) = self._select("SELECT version FROM store_info")
-        if version > FORMAT:
-            raise StoreTooNew(f"{self._name} has format {version}, this release reads up to {FORMAT}")
-
-    def _write(self, work: Callable[[], T]) -> T:
-        """One synced transaction, or nothing of it."""
-        with self._lock, _environment(self._name):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work()
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-            return result
-
-    def _execute(self, statement: str, *values: object) -> int:
-        """One statement as a transaction; returns how many rows it changed."""
-        return self._write(lambda: self._connection.execute(statement, values).rowcount)
-
-    def _forget_log(self) -> None:
-        """Cut the write-ahead log, in which deleted rows may still stand. A busy reader leaves it for later."""
-        self._select("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _select(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock, _environment(self._name):
-            return self._connection.execute(query, values).fetchall()
+    unavailable = VaultUnavailable
+    too_new = StoreTooNew
 
 
-class Metering(Database):
+class Metering(VaultDatabase):
     """The books of one vault. Times are Unix seconds, sizes bytes."""
 
     tables = (
@@ -256,11 +185,3 @@ class Metering(Database):
             self._execute("DELETE FROM progress WHERE name = ?", name)
         else:
             self._execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", name, state)
-
-
-@contextmanager
-def _environment(name: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise VaultUnavailable(f"{name} cannot be used: {type(error).__name__}") from None

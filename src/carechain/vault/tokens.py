@@ -10,10 +10,10 @@ from carechain.core.hashing import HASH_SIZE
 from carechain.core.limits import SEARCH_SCAN_RECORDS, TOKENS_PER_RECORD, TOKENS_PER_SEARCH
 from carechain.core.rejection import require
 from carechain.vault.codes import VaultCode
-from carechain.vault.metering import Database
+from carechain.vault.metering import VaultDatabase
 
 
-class TokenStore(Database):
+class TokenStore(VaultDatabase):
     """Tokens by pseudonym and record."""
 
     tables = (

@@ -18,6 +18,7 @@ from carechain.charts.schema import ChartsUnavailable, open_engine
 from carechain.charts.store import Charts, ChartsCode
 from carechain.core.rejection import Rejected
 from carechain.demo import synthetic
+from older_charts import to_format
 
 ERASED_S = 1_760_000_500
 STRETCH = 48
@@ -168,11 +169,11 @@ def test_a_crash_before_the_log_was_cut_is_made_good(
     about = (desk.PSEUDONYM, record.record_id)
     gone = traces(charts, record.record_id) - {record.record_id}
 
-    def fails(_engine: object) -> None:
+    def fails(*_: object) -> None:
         raise ChartsUnavailable("power cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store_module, "cut_write_ahead_log", fails)
+        broken.setattr(store_module, "forget_deleted", fails)
         with pytest.raises(ChartsUnavailable):
             charts.erase(*about, erased_s=ERASED_S)
     assert any(trace in on_disk(path) for trace in gone)
@@ -189,7 +190,7 @@ def test_a_reader_that_does_not_end_delays_it_and_is_said(
 ) -> None:
     (record, *_) = desk.send(*desk.visit()).records
     about = (desk.PSEUDONYM, record.record_id)
-    monkeypatch.setattr("carechain.charts.schema.DATABASE_BUSY_S", 0)
+    monkeypatch.setattr("carechain.charts.dialect.DATABASE_BUSY_S", 0)
     with Charts.open(path) as hasty, closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM resources").fetchone()
@@ -210,9 +211,6 @@ def test_every_connection_overwrites_what_it_deletes(path: Path) -> None:
 def test_a_file_of_the_first_format_gains_what_erasing_needs(desk: Any, charts: Charts, path: Path) -> None:
     (record, *_) = desk.send(*desk.visit()).records
     charts.close()
-    with closing(sqlite3.connect(path)) as old, old:
-        old.execute("DROP TABLE erased_records")
-        old.execute("DROP INDEX record_resources_by_resource")
-        old.execute("UPDATE store_info SET version = 1")
+    to_format(path, 1)
     with Charts.open(path) as newer:
         assert newer.erase(desk.PSEUDONYM, record.record_id, erased_s=ERASED_S)

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from carechain.charts import bundle as bundle_module
-from carechain.charts import ingest as ingest_module
+from carechain.charts import charting as charting_module
+from carechain.charts import validation
 from carechain.charts.codes import ChartsCode
+from carechain.charts.repository import Change
+from carechain.charts.sight import CUSTODIAN, NOTHING, Sight
 from carechain.core.limits import BUNDLE_NESTING
 from carechain.core.rejection import Rejected
 from carechain.core.vocabulary import Sensitivity
+from fhir_store import Ward, about, change
 
 # The desk is a fixture's class (see conftest.py), so it has no name that can be imported here.
 Act = Callable[[Any], object]
@@ -22,6 +26,15 @@ Act = Callable[[Any], object]
 def altered(old: bytes, new: bytes) -> Act:
     """The patient alone, with one piece of the bundle's text replaced."""
     return lambda desk: desk.post(desk.pack().replace(old, new))
+
+
+def written(one: Change, allow: Sight = CUSTODIAN) -> Act:
+    """One change through the FHIR store."""
+    return lambda desk: Ward(desk.charts).apply([one], allow)
+
+
+def twice(first: Change, second: Change) -> Act:
+    return lambda desk: (Ward(desk.charts).apply([first]), Ward(desk.charts).apply([second]))
 
 
 def entries(*found: Any, kind: str = "collection") -> Act:
@@ -130,6 +143,10 @@ ROWS: list[tuple[ChartsCode, Act]] = [
     ),
     (ChartsCode.BAD_SEARCH, lambda desk: desk.charts.search(desk.PSEUDONYM, ceiling=Sensitivity.V, limit=0)),
     (ChartsCode.DIRECTORY_ONLY, lambda desk: desk.charts.ingest_directory(bundle=desk.pack(), received_s=1)),
+    (ChartsCode.VERSION_CONFLICT, written(change(about("Basic", "b", "pat-1"), 1))),
+    (ChartsCode.NOT_VISIBLE, written(change(about("Basic", "b", "pat-1")), allow=NOTHING)),
+    (ChartsCode.CHART_CHANGED, twice(change(about("Basic", "b", "pat-1")), change(about("Basic", "b", "pat-2")))),
+    (ChartsCode.INVALID_RESOURCE, lambda _: validation.check(b'{"resourceType": "Observation"}')),
 ]
 
 
@@ -155,7 +172,7 @@ def test_a_bundle_over_a_bound_is_refused(
 
 
 def test_a_record_over_its_bound_is_refused(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "RESOURCES_PER_RECORD", 0)
+    monkeypatch.setattr(charting_module, "RESOURCES_PER_RECORD", 0)
     with pytest.raises(Rejected) as caught:
         desk.send()
     assert caught.value.code is ChartsCode.TOO_MANY_RESOURCES

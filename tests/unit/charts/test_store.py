@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from carechain.charts import ingest as ingest_module
+from carechain.charts.migrations import prepare
 from carechain.charts.record import check, check_resource, root_of
-from carechain.charts.schema import SCHEMA_VERSION, environment, open_engine, prepare
+from carechain.charts.schema import SCHEMA_VERSION, environment, open_engine
 from carechain.charts.store import Charts, ChartsCode, ChartsUnavailable, StoredRecord, StoreTooNew, Tampered
 from carechain.core.commitment import resource_commitment
 from carechain.core.rejection import Rejected

@@ -146,7 +146,7 @@ def test_a_party_gets_a_name(home: Path) -> None:
 
 
 def test_the_doctor_of_a_good_home(home: Path) -> None:
-    settings = {"CARECHAIN_API__PORT": "0", "CARECHAIN_OPS__PORT": "0", "CARECHAIN_GATEKEEPER_API__PORT": "0"}
+    settings = {f"CARECHAIN_{group}__PORT": "0" for group in ("API", "OPS", "GATEKEEPER_API", "FHIR")}
     checks = {one["name"]: one for one in run(home, "doctor", env=settings)["checks"]}
     assert [one for one in checks.values() if not one["ok"]] == []
     assert {"home", "keys", "organisation", "genesis", "settings", "ledger", "api port"} <= set(checks)

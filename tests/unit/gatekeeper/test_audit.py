@@ -122,7 +122,7 @@ def test_a_disk_that_fails_is_the_environments_failure(path: Path) -> None:
     audit.close()
     with pytest.raises(AuditUnavailable) as failure:
         audit.append(SERVED)
-    assert str(failure.value) == "ProgrammingError"
+    assert str(failure.value) == f"{path.name} cannot be used: ProgrammingError"
     path.unlink()
     path.mkdir()
     with pytest.raises(AuditUnavailable):

@@ -16,7 +16,7 @@ from carechain.chain.tx import AdmissionCode
 from carechain.contracts.access import EntryKind, LogRow, log_of
 from carechain.core.limits import TX_LIFETIME_S
 from carechain.core.rejection import Rejected
-from carechain.gatekeeper import audit as audit_module
+from carechain.engine import database
 from carechain.gatekeeper import reports as reports_module
 from carechain.gatekeeper.audit import Audit, reads_digest
 from carechain.gatekeeper.release import ReleaseRequest
@@ -153,7 +153,7 @@ def test_an_audit_that_cannot_be_used_for_a_while_ends_no_reporting(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program holds the file's lock for longer than the audit waits: the next turn reports."""
-    monkeypatch.setattr(audit_module, "DATABASE_BUSY_S", 0.01)
+    monkeypatch.setattr(database, "DATABASE_BUSY_S", 0.01)
     serve(house, house.ticket())
     said = Said("storage_unavailable")
     configure_logs(stream=said)

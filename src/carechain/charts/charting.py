@@ -1,0 +1,285 @@
+"""Resources into one chart: keep what is new, split the chart again, version the records that changed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, func, select
+
+from carechain.charts.bundle import Entry
+from carechain.charts.codes import ChartsCode
+from carechain.charts.dates import day_of_unix
+from carechain.charts.dialect import add_rows, run_many
+from carechain.charts.facts import NO_DAY, Facts
+from carechain.charts.indexing import Index, Placement
+from carechain.charts.reading import Held, Known, is_whole, keys_of, load_chart, load_held
+from carechain.charts.record import ResourceLeaf, StoredRecord, Tampered, root_of
+from carechain.charts.schema import record_resources, records, resources
+from carechain.charts.split import Group, split
+from carechain.core.commitment import resource_commitment
+from carechain.core.hashing import HASH_SIZE
+from carechain.core.limits import RESOURCES_PER_RECORD
+from carechain.core.rejection import require
+from carechain.core.suite import Institution
+
+Rng = Callable[[int], bytes]
+SECOND_US: Final = 1_000_000
+
+
+class Arrival(Struct, frozen=True, kw_only=True):
+    """The circumstances of a writing: when (Unix microseconds), randomness, and the suite that is committed with."""
+
+    received_us: int
+    rng: Rng
+    institution: Institution
+
+    @property
+    def received_s(self) -> int:
+        """The same moment in Unix seconds."""
+        return self.received_us // SECOND_US
+
+
+class Written(Struct, frozen=True, kw_only=True):
+    """What changed in one chart: new records and new versions, the count of the others, and of new resources.
+
+    ``record_seqs`` are the row numbers of ``records``, in their order.
+    """
+
+    records: tuple[StoredRecord, ...] = ()
+    record_seqs: tuple[int, ...] = ()
+    unchanged: int = 0
+    new_resources: int = 0
+
+
+class _Fresh(Struct, frozen=True, kw_only=True):
+    """A version that arrived now."""
+
+    entry: Entry
+    known: Known
+    salt: bytes
+
+
+class _Version(Struct, frozen=True, kw_only=True):
+    """A record's next version, its members, and whether it only keeps what moved elsewhere."""
+
+    record: StoredRecord
+    members: tuple[str, ...]
+    emptied: bool
+
+
+def write_chart(
+    connection: Connection, pseudonym: bytes, arrived: Sequence[tuple[Entry, Facts]], arrival: Arrival, index: Index
+) -> Written:
+    """Add resources to one chart, whose row in ``patients`` is there already; the caller flushes the index.
+
+    Raises :class:`Tampered` when a record that would get a new version was altered.
+    """
+    chart = load_chart(connection, pseudonym)
+    fresh = _take_in(chart, arrived, arrival, index)
+    held = load_held(connection, pseudonym)
+    if not fresh:
+        return Written(unchanged=len(held))
+    groups = split([known.facts for known in chart.values()])
+    kept = _emptied(connection, held, groups, chart)
+    work = [(group, False) for group in groups] + [(group, True) for group in kept]
+    versions: list[_Version] = []
+    for group, emptied in work:
+        old = held.get(group.name)
+        record = _next_version(pseudonym, group, old, chart, arrival)
+        if record is None:
+            continue
+        # A new version must not lend its fresh root to content that was altered under the old one.
+        if old is not None and not is_whole(connection, old, arrival.institution):
+            raise Tampered("the resources of a stored record do not lead to its root")
+        versions.append(_Version(record=record, members=group.members, emptied=emptied))
+    _store_resources(connection, pseudonym, fresh, versions, chart, arrival)
+    seqs = _store_records(connection, versions, chart)
+    index.place(pseudonym, list(_placements(versions, chart, fresh)))
+    return Written(
+        records=tuple(one.record for one in versions),
+        record_seqs=tuple(seqs),
+        unchanged=len(work) - len(versions),
+        new_resources=len(fresh),
+    )
+
+
+def _take_in(
+    chart: dict[str, Known], arrived: Sequence[tuple[Entry, Facts]], arrival: Arrival, index: Index
+) -> dict[str, _Fresh]:
+    """Bring ``chart`` up to date with the resources whose bytes are new; returns these."""
+    fresh: dict[str, _Fresh] = {}
+    for entry, facts in arrived:
+        digest = sha256(entry.body).digest()
+        before = chart.get(entry.key)
+        if before is not None and before.sha256 == digest:
+            continue
+        salt = arrival.rng(HASH_SIZE)
+        known = Known(
+            seq=index.next_seq(),
+            version=1 if before is None else before.version + 1,
+            sha256=digest,
+            commitment=resource_commitment(salt, entry.body, arrival.institution),
+            facts=facts,
+            updated_us=arrival.received_us,
+            grade=int(facts.sensitivity),
+        )
+        chart[entry.key] = known
+        fresh[entry.key] = _Fresh(entry=entry, known=known, salt=salt)
+    return fresh
+
+
+def _emptied(
+    connection: Connection, held: dict[str, Held], groups: Sequence[Group], chart: dict[str, Known]
+) -> list[Group]:
+    """Records whose resources all moved elsewhere keep them: an anchor always stands for something."""
+    named = {group.name for group in groups}
+    left = [record for name, record in held.items() if name not in named]
+    if not left:
+        return []
+    sensitivity_of = {member: group.sensitivity for group in groups for member in group.members}
+    keys = keys_of(connection, [seq for record in left for seq in record.members])
+    kept: list[Group] = []
+    for record in left:
+        members = tuple(keys.get(seq, "") for seq in record.members)
+        if not members or any(member not in chart for member in members):
+            raise Tampered("a stored record names resources that are not there")
+        kept.append(
+            Group(
+                name=record.group,
+                category=record.category,
+                sensitivity=max(sensitivity_of[member] for member in members),
+                labels=tuple(sorted({label for member in members for label in chart[member].facts.labels})),
+                day=NO_DAY,
+                members=members,
+            )
+        )
+    return kept
+
+
+def _next_version(
+    pseudonym: bytes, group: Group, old: Held | None, chart: dict[str, Known], arrival: Arrival
+) -> StoredRecord | None:
+    """The record's next version, or None when nothing changed.
+
+    The category stays what it was, and the grade never falls: old versions stay readable under it.
+    """
+    require(len(group.members) <= RESOURCES_PER_RECORD, ChartsCode.TOO_MANY_RESOURCES)
+    day = group.day
+    if day == NO_DAY:
+        day = day_of_unix(arrival.received_s) if old is None else old.effective_day
+    sensitivity = group.sensitivity if old is None else max(old.sensitivity, group.sensitivity)
+    members = [chart[member] for member in group.members]
+    if old is not None and (old.sensitivity, old.effective_day) == (sensitivity, day):
+        # The same versions in the same order have the same root: most records of a chart end here.
+        if old.members == tuple(member.seq for member in members):
+            return None
+        if old.root == root_of([member.commitment for member in members]):
+            return None
+    commitments = [member.commitment for member in members]
+    leaves = (
+        ResourceLeaf(
+            resource_type=member.facts.resource_type,
+            resource_id=member.facts.resource_id,
+            commitment=member.commitment,
+        )
+        for member in members
+    )
+    return StoredRecord(
+        record_id=arrival.rng(HASH_SIZE) if old is None else old.record_id,
+        version=1 if old is None else old.version + 1,
+        pseudonym=pseudonym,
+        category=group.category if old is None else old.category,
+        sensitivity=sensitivity,
+        effective_day=day,
+        root=root_of(commitments),
+        resource_count=len(commitments),
+        resources=tuple(leaves),
+        labels=group.labels if old is None else tuple(sorted({*old.labels, *group.labels})),
+        group=group.name,
+        received_s=arrival.received_s,
+    )
+
+
+def _store_resources(
+    connection: Connection,
+    pseudonym: bytes,
+    fresh: dict[str, _Fresh],
+    versions: Sequence[_Version],
+    chart: dict[str, Known],
+    arrival: Arrival,
+) -> None:
+    """Write what arrived under the grade of the records it stands in, and raise the grade of what stands there too."""
+    grades: dict[str, int] = {}
+    for one in versions:
+        for member in one.members:
+            grades[member] = max(grades.get(member, 0), int(one.record.sensitivity))
+    rows: list[tuple[Any, ...]] = []
+    for key, one_fresh in fresh.items():
+        known, entry = one_fresh.known, one_fresh.entry
+        identity = (known.seq, pseudonym, entry.resource_type, entry.resource_id, known.version)
+        secrets = (known.sha256, one_fresh.salt, known.commitment, msgspec.msgpack.encode(known.facts))
+        grade = grades.get(key, known.grade)
+        rows.append((*identity, *secrets, arrival.received_s, arrival.received_us, grade, entry.body))
+    add_rows(connection, resources, rows)
+    raised = [(grade, chart[key].seq) for key, grade in grades.items() if key not in fresh and chart[key].grade < grade]
+    run_many(connection, "UPDATE resources SET grade = ? WHERE seq = ?", raised)
+
+
+def _store_records(connection: Connection, versions: Sequence[_Version], chart: dict[str, Known]) -> list[int]:
+    """Write record versions; returns their row numbers."""
+    # Safe to count on from because the writer holds the lock.
+    last = int(connection.execute(select(func.coalesce(func.max(records.c.seq), 0))).scalar_one())
+    seqs = list(range(last + 1, last + 1 + len(versions)))
+    add_rows(connection, records, [_record_row(one.record, seq) for one, seq in zip(versions, seqs, strict=True)])
+    members = [
+        (seq, position, chart[member].seq)
+        for one, seq in zip(versions, seqs, strict=True)
+        for position, member in enumerate(one.members)
+    ]
+    add_rows(connection, record_resources, members)
+    return seqs
+
+
+def _record_row(record: StoredRecord, seq: int) -> tuple[Any, ...]:
+    return (
+        seq,
+        record.record_id,
+        record.version,
+        record.pseudonym,
+        record.group,
+        int(record.category),
+        int(record.sensitivity),
+        " ".join(record.labels),
+        record.effective_day,
+        record.root,
+        record.resource_count,
+        record.received_s,
+    )
+
+
+def _placements(versions: Sequence[_Version], chart: dict[str, Known], fresh: dict[str, _Fresh]) -> Iterator[Placement]:
+    """Where every resource of a changed record lies now; a record that was emptied holds nothing that lies in it."""
+    for one in versions:
+        if one.emptied:
+            continue
+        for key in one.members:
+            arrived = fresh.get(key)
+            yield placement(chart[key], one.record, None if arrived is None else arrived.entry.body)
+
+
+def placement(known: Known, record: StoredRecord | Held, body: bytes | None) -> Placement:
+    """A resource's newest version in its record."""
+    return Placement(
+        resource_type=known.facts.resource_type,
+        resource_id=known.facts.resource_id,
+        version=known.version,
+        seq=known.seq,
+        updated_us=known.updated_us,
+        record_id=record.record_id,
+        category=int(record.category),
+        grade=int(record.sensitivity),
+        day=record.effective_day,
+        body=body,
+    )

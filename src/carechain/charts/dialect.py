@@ -1,0 +1,171 @@
+"""What differs between the two databases charts can lie in: SQLite (one file) and PostgreSQL (one database).
+
+Both give the same promises: an acknowledged write survives a power cut, one writer at a time, a reader sees one moment.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from carechain.core.limits import DATABASE_BUSY_S
+
+POSTGRESQL: Final = "postgresql"
+WRITE_OPTION: Final = "carechain_write"
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-16384")
+"""``secure_delete``: freed space is overwritten with zeroes; its default depends on how SQLite was built.
+``cache_size`` is in KiB: a bundle's pages are then written once."""
+_WRITER_LOCK: Final = 0x6361_7265_6368_6169
+"""The number of the advisory lock that the one writer to a PostgreSQL database holds."""
+
+
+class ChartsUnavailable(Exception):  # noqa: N818 - the state of the environment, not of the caller or the program
+    """The database cannot be used now: disk, lock, corruption. Names the driver's error class only."""
+
+
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """Turn a database failure into :class:`ChartsUnavailable`, whose text holds no statement and no values."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise ChartsUnavailable(type(error.orig).__name__) from None
+    except SQLAlchemyError as error:
+        raise ChartsUnavailable(type(error).__name__) from None
+
+
+def open_engine(place: Path | str) -> Engine:
+    """An engine on a SQLite file (a path), or on a PostgreSQL database (``postgresql+psycopg://…``).
+
+    Raises :class:`ChartsUnavailable` for an address that is neither.
+    """
+    if isinstance(place, Path):
+        return _sqlite(f"sqlite:///{place}")
+    if place.startswith("sqlite:///"):
+        return _sqlite(place)
+    if not place.startswith("postgresql+psycopg://"):
+        raise ChartsUnavailable("charts lie in a SQLite file or in a postgresql+psycopg:// database")
+    with environment():
+        return _postgresql(place)
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": DATABASE_BUSY_S})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy opens the transactions here, so that a writer takes its lock at the start.
+        connection.isolation_level = None
+        # Text that is not UTF-8 any more was altered on disk; reading it must lead to a failed check, not a crash.
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            # Not yet the pool's, so nobody else would close it.
+            connection.close()
+            raise
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    # A prepared statement's generic plan does not know how many shelves a sight has, and walks whole indexes.
+    planning = "-c plan_cache_mode=force_custom_plan -c jit=off"
+    options = f"-c synchronous_commit=on -c timezone=UTC -c lock_timeout={DATABASE_BUSY_S}s {planning}"
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": DATABASE_BUSY_S, "options": options},
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_isolation_level() == "AUTOCOMMIT":
+            return
+        if _writes(connection):
+            # Each statement of a writer sees what was committed before it got the lock.
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    return engine
+
+
+def _writes(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get(WRITE_OPTION, False))
+
+
+def add_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows, given as values in the order of the table's columns, as fast as the driver can."""
+    if not rows:
+        return
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    if connection.dialect.name != POSTGRESQL:
+        marks = ", ".join("?" * len(table.columns))
+        connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})', list(rows))  # noqa: S608 - names of our own tables
+        return
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise ChartsUnavailable("the connection was lost")
+    try:
+        with driver.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise ChartsUnavailable(type(error).__name__) from None
+
+
+def run_many(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run one statement with ``?`` marks for many rows of values, as fast as the driver can."""
+    if not rows:
+        return
+    if connection.dialect.name == POSTGRESQL:
+        statement = statement.replace("?", "%s")
+    connection.exec_driver_sql(statement, list(rows))
+
+
+def select_rows(connection: Connection, statement: str, values: tuple[Any, ...]) -> Sequence[Sequence[Any]]:
+    """The rows of a statement with ``?`` marks as the driver has them: for thousands of rows of a few columns.
+
+    SQLite hands out whatever stands in a column: check what matters.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        statement = statement.replace("?", "%s")
+    return connection.exec_driver_sql(statement, values).all()
+
+
+def forget_deleted(engine: Engine, tables: Sequence[Table]) -> None:
+    """Let go of what committed transactions deleted; how far that reaches is the database's.
+
+    SQLite: the write-ahead log is written back and cut to nothing, so that no old page is left in it (the file itself
+    was overwritten by ``secure_delete``). Waits for readers, as long as a database is waited for at all.
+
+    PostgreSQL: dead rows are vacuumed out of ``tables`` and their indexes, so that no statement reaches them. Their
+    bytes stay in free space of the data files, and in the write-ahead log, until PostgreSQL uses the space again.
+
+    Raises :class:`ChartsUnavailable`.
+    """
+    if engine.dialect.name == POSTGRESQL:
+        with environment(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in tables:
+                connection.exec_driver_sql(f'VACUUM (INDEX_CLEANUP ON) "{table.name}"')
+        return
+    raw = engine.raw_connection()
+    try:
+        busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise ChartsUnavailable(type(error).__name__) from None
+    finally:
+        raw.close()
+    if busy:
+        raise ChartsUnavailable("the charts were being read all the time")

@@ -1,0 +1,292 @@
+"""Keeping the index true to the resources, inside the transaction that writes them (API-1).
+
+An :class:`Index` gathers what one transaction changes and writes it at the end in as few statements as can be. The
+numbers of shelves, resources and versions are given out here: there is one writer, so they are counted and not asked
+for.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+import orjson
+from msgspec import Struct
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+
+from carechain.charts.bundle import Json
+from carechain.charts.dialect import add_rows, run_many
+from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_state, live, shelves
+from carechain.charts.reading import batches
+from carechain.charts.schema import directory, resources
+from carechain.charts.searching.keys import reference_term
+
+DEFAULT_ZONE: Final = "UTC"
+NO_DAY: Final = 0
+"""Shared resources have no clinical day."""
+FLUSH_ROWS: Final = 50_000
+"""How many index rows are gathered before they are written, so that a large load does not fill the memory."""
+
+
+class IndexRows(Protocol):
+    """What a resource says to searches: the columns of the index tables between ``rid`` and ``shelf``."""
+
+    @property
+    def tokens(self) -> Sequence[tuple[int, int]]: ...  # noqa: D102 - the columns of its table
+    @property
+    def references(self) -> Sequence[tuple[int, int]]: ...  # noqa: D102 - the columns of its table
+    @property
+    def strings(self) -> Sequence[tuple[int, str, str]]: ...  # noqa: D102 - the columns of its table
+    @property
+    def dates(self) -> Sequence[tuple[int, int, int]]: ...  # noqa: D102 - the columns of its table
+    @property
+    def numbers(self) -> Sequence[tuple[int, int, float, float]]: ...  # noqa: D102 - the columns of its table
+
+
+Extract = Callable[[Json, str], IndexRows]
+
+
+@lru_cache(maxsize=4)
+def extraction(zone: str) -> Extract:
+    """The extraction for dates of a time zone; ``ZoneInfoNotFoundError`` for a zone that the system does not know."""
+    # The definitions take time and memory that a program which only reads records should not spend.
+    from carechain.charts.searching.extract import Extractor  # noqa: PLC0415
+
+    return Extractor(ZoneInfo(zone)).rows
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """Where the newest version of a resource lies: its record, and the record's category, grade and clinical day.
+
+    ``body`` is None where only the place may have changed.
+    """
+
+    resource_type: str
+    resource_id: str
+    version: int
+    seq: int
+    updated_us: int
+    record_id: bytes | None
+    category: int
+    grade: int
+    day: int
+    body: bytes | None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Type and id."""
+        return self.resource_type, self.resource_id
+
+
+class Lying(Struct, frozen=True):
+    """A row of ``live``, and whose shelf it stands on (empty: a shared resource)."""
+
+    rid: int
+    resource_type: str
+    resource_id: str
+    shelf: int
+    day: int
+    record_id: bytes | None
+    version: int
+    seq: int
+    updated_us: int
+    pseudonym: bytes
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Type and id."""
+        return self.resource_type, self.resource_id
+
+
+def lying(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Lying]:
+    """The live rows of resources by type and id."""
+    wanted = {reference_term(f"{kind}/{identity}"): (kind, identity) for kind, identity in names}
+    columns = (
+        live.c.rid,
+        live.c.resource_type,
+        live.c.resource_id,
+        live.c.shelf,
+        live.c.day,
+        live.c.record_id,
+        live.c.version,
+        live.c.resource_seq.label("seq"),
+        live.c.updated_us,
+        shelves.c.pseudonym,
+    )
+    base = select(*columns).select_from(live).outerjoin(shelves, shelves.c.shelf == live.c.shelf)
+    found: dict[tuple[str, str], Lying] = {}
+    for batch in batches(list(wanted)):
+        for row in connection.execute(base.where(live.c.key.in_(batch))):
+            # By place and not by name: this runs for every resource that is written.
+            columns_of: tuple[Any, ...] = tuple(row)
+            one = Lying(*columns_of)
+            found[one.name] = one
+    return found
+
+
+class Index:
+    """What one transaction changes in the index; nothing is written before :meth:`flush` but shelves."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        state = connection.execute(select(index_state)).one()
+        self._zone = str(state.zone)
+        self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
+        self._shelves: dict[tuple[bytes, int, int], int] = {}
+        self._live: list[tuple[Any, ...]] = []
+        self._moved: list[tuple[Any, ...]] = []
+        self._renewed: list[tuple[Any, ...]] = []
+        self._added: set[tuple[str, str]] = set()
+        self._gone: list[int] = []
+        self._outdated: list[int] = []
+        self._rows: tuple[list[tuple[Any, ...]], ...] = tuple([] for _ in INDEX_TABLES)
+
+    def next_seq(self) -> int:
+        """A number for a new version of a resource, never given before."""
+        self._last_seq += 1
+        return self._last_seq
+
+    def place(self, pseudonym: bytes, placements: Sequence[Placement]) -> None:
+        """Newest versions in one patient's chart, each resource once.
+
+        A resource whose type and id are those of a resource in another chart stays out of the index: the first one
+        keeps the name. (Only bundles sent for a patient can bring that about, see :meth:`Charts.ingest`.)
+        """
+        before = lying(self._connection, [one.name for one in placements])
+        bodies = self._bodies(resources, placements, before)
+        for one in placements:
+            old = before.get(one.name)
+            if one.name in self._added or (old is not None and old.pseudonym != pseudonym):
+                continue
+            shelf = self._shelf(pseudonym, one.category, one.grade)
+            if old is None:
+                self._add(one, shelf, bodies)
+            else:
+                self._change(one, shelf, old)
+        self._spill()
+
+    def put_shared(self, placements: Sequence[Placement]) -> None:
+        """Newest versions of shared resources, each once."""
+        before = lying(self._connection, [one.name for one in placements])
+        bodies = self._bodies(directory, placements, before)
+        for one in placements:
+            old = before.get(one.name)
+            if old is None:
+                self._add(one, DIRECTORY_SHELF, bodies)
+            elif not old.pseudonym:
+                self._change(one, DIRECTORY_SHELF, old)
+        self._spill()
+
+    def drop(self, rids: Iterable[int]) -> None:
+        """Resources that are no longer there."""
+        self._gone += rids
+
+    def flush(self) -> None:
+        """Write what was gathered, and the counters."""
+        connection = self._connection
+        for batch in batches(self._gone + self._outdated):
+            for table in INDEX_TABLES:
+                connection.execute(delete(table).where(table.c.rid.in_(batch)))
+        for batch in batches(self._gone):
+            connection.execute(delete(live).where(live.c.rid.in_(batch)))
+        if self._renewed:
+            columns = ("shelf", "day", "record_id", "version", "updated_us", "resource_seq")
+            renewal = (
+                update(live).where(live.c.rid == bindparam("of")).values({n: bindparam(f"to_{n}") for n in columns})
+            )
+            names = [f"to_{name}" for name in columns] + ["of"]
+            connection.execute(renewal, [dict(zip(names, values, strict=True)) for values in self._renewed])
+        for table in INDEX_TABLES:
+            run_many(connection, f"UPDATE {table.name} SET shelf = ?, day = ? WHERE rid = ?", self._moved)  # noqa: S608 - names of our own tables
+        add_rows(connection, live, self._live)
+        for table, rows in zip(INDEX_TABLES, self._rows, strict=True):
+            add_rows(connection, table, rows)
+            rows.clear()
+        for done in (self._gone, self._outdated, self._renewed, self._moved, self._live):
+            done.clear()
+        self._added.clear()
+        connection.execute(update(index_state).values(last_seq=self._last_seq, last_rid=self._last_rid))
+
+    def _spill(self) -> None:
+        if sum(map(len, self._rows)) > FLUSH_ROWS:
+            self.flush()
+
+    def _add(self, one: Placement, shelf: int, bodies: Mapping[int, bytes]) -> None:
+        self._last_rid += 1
+        self._added.add(one.name)
+        key = reference_term(f"{one.resource_type}/{one.resource_id}")
+        self._live.append(
+            (
+                self._last_rid,
+                one.resource_type,
+                one.resource_id,
+                key,
+                shelf,
+                one.day,
+                one.record_id,
+                one.version,
+                one.updated_us,
+                one.seq,
+            )
+        )
+        self._describe(self._last_rid, one.resource_type, shelf, one.day, one.body or bodies[one.seq])
+
+    def _change(self, one: Placement, shelf: int, old: Lying) -> None:
+        if (shelf, one.day, one.record_id, one.seq) == (old.shelf, old.day, old.record_id, old.seq):
+            return
+        self._renewed.append((shelf, one.day, one.record_id, one.version, one.updated_us, one.seq, old.rid))
+        if one.seq != old.seq and one.body is not None:
+            self._outdated.append(old.rid)
+            self._describe(old.rid, one.resource_type, shelf, one.day, one.body)
+        elif (shelf, one.day) != (old.shelf, old.day):
+            self._moved.append((shelf, one.day, old.rid))
+
+    def _describe(self, rid: int, resource_type: str, shelf: int, day: int, body: bytes) -> None:
+        """The index rows of one resource."""
+        found = extraction(self._zone)(orjson.loads(body), resource_type)
+        tokens, references, strings, dates, numbers = self._rows
+        tokens += [(rid, param, value, shelf, day) for param, value in found.tokens]
+        references += [(rid, param, target, shelf, day) for param, target in found.references]
+        strings += [(rid, param, folded, exact, shelf, day) for param, folded, exact in found.strings]
+        dates += [(rid, param, low, high, shelf, day) for param, low, high in found.dates]
+        numbers += [(rid, param, unit, low, high, shelf, day) for param, unit, low, high in found.numbers]
+
+    def _bodies(
+        self, table: Table, placements: Sequence[Placement], before: Mapping[tuple[str, str], Lying]
+    ) -> dict[int, bytes]:
+        """The stored bytes of those that come into the index without having just arrived."""
+        unread = [one.seq for one in placements if one.body is None and one.name not in before]
+        found: dict[int, bytes] = {}
+        for batch in batches(unread):
+            query = select(table.c.seq, table.c.body).where(table.c.seq.in_(batch))
+            found.update((seq, body) for seq, body in self._connection.execute(query))
+        return found
+
+    def _shelf(self, pseudonym: bytes, category: int, grade: int) -> int:
+        key = (pseudonym, category, grade)
+        known = self._shelves.get(key)
+        if known is None:
+            known = self._shelves[key] = self._find_shelf(key)
+        return known
+
+    def _find_shelf(self, key: tuple[bytes, int, int]) -> int:
+        pseudonym, category, grade = key
+        named = (shelves.c.pseudonym == pseudonym, shelves.c.category == category, shelves.c.grade == grade)
+        found = self._connection.execute(select(shelves.c.shelf).where(*named)).scalar_one_or_none()
+        if found is not None:
+            return int(found)
+        highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF))
+        shelf = int(self._connection.execute(highest).scalar_one()) + 1
+        self._connection.execute(
+            insert(shelves).values(shelf=shelf, pseudonym=pseudonym, category=category, grade=grade)
+        )
+        return shelf
+
+
+def begin_index(connection: Connection, zone: str) -> None:
+    """The counters of a database that has none: after what is stored already."""
+    highest = max(
+        int(connection.execute(select(func.coalesce(func.max(table.c.seq), 0))).scalar_one())
+        for table in (resources, directory)
+    )
+    connection.execute(insert(index_state).values(id=1, last_seq=highest, last_rid=0, zone=zone))

@@ -1,0 +1,173 @@
+"""Whose chart a resource belongs to, when it comes without a bundle about one patient (REC-4, API-1).
+
+In this order: where it lies already; the patient it is about (its subject); the only patient it names at all; the one
+chart of the resources it refers to; the one chart of the resources sent with it that refer to it; else the
+organisation's own chart, which only the custodian's own systems see.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, Self
+
+from msgspec import Struct
+from sqlalchemy import Connection, insert, select
+
+from carechain.charts.binding import provisional
+from carechain.charts.bundle import Entry, Json
+from carechain.charts.codes import ChartsCode
+from carechain.charts.facts import SUBJECT_KEYS, Resolver, Walked, references_in, walk
+from carechain.charts.indexing import Lying, lying
+from carechain.charts.live import ORGANISATION
+from carechain.charts.reading import batches
+from carechain.charts.schema import patients
+from carechain.core.rejection import require
+
+_PLAIN: Final = Resolver(None, None)
+_PATIENT: Final = "Patient/"
+
+
+class Chart(Struct, frozen=True, kw_only=True):
+    """Where a resource goes: the pseudonym, the patient's id (None: the organisation's own), and whether it is new."""
+
+    pseudonym: bytes
+    patient_id: str | None
+    new: bool = False
+
+
+class Arrived(Struct, frozen=True, kw_only=True):
+    """A resource as it arrived, and what a walk through it found; its content only where somebody holds it anyway."""
+
+    entry: Entry
+    walked: Walked
+    subjects: tuple[str, ...]
+    tree: Json | None = None
+
+    @classmethod
+    def of(cls, entry: Entry, tree: Json, *, keep: bool) -> Self:
+        """Look through a resource; ``keep``: its content stays in memory."""
+        subjects = [_PLAIN.key_of(one) or "" for key in SUBJECT_KEYS for one in references_in(tree.get(key))]
+        return cls(entry=entry, walked=walk(tree), subjects=tuple(subjects), tree=tree if keep else None)
+
+
+class _Named(Struct, frozen=True, kw_only=True):
+    """What a resource refers to: its subjects among patients, all patients, and everything else, as keys."""
+
+    subjects: frozenset[str]
+    patients: frozenset[str]
+    others: frozenset[str]
+
+
+OWN: Final = Chart(pseudonym=ORGANISATION, patient_id=None)
+
+
+def charts_of(
+    connection: Connection, arrived: Sequence[Arrived], known: dict[tuple[str, str], Lying]
+) -> dict[str, Chart]:
+    """The chart of every clinical entry, by key; ``known`` are the entries' live rows as far as they have any.
+
+    Raises ``Rejected(CHART_CHANGED)`` when a resource would leave the chart it lies in.
+    """
+    named = {one.entry.key: _references(one) for one in arrived}
+    about = {key: _patient_named(one) for key, one in named.items()}
+    charts = _of_patients(connection, {one for one in about.values() if one is not None})
+    by_pseudonym = {chart.pseudonym: chart for chart in charts.values()} | {ORGANISATION: OWN}
+    lies_in = {f"{kind}/{identity}": one.pseudonym for (kind, identity), one in known.items()}
+    by_pseudonym |= _existing(connection, {one for one in lies_in.values() if one} - by_pseudonym.keys())
+    found: dict[str, Chart] = {}
+    for key, one in named.items():
+        own, patient = lies_in.get(key), about[key]
+        if own:
+            found[key] = by_pseudonym[own]
+            subjects = one.subjects
+            stays = not subjects or any(charts[each].pseudonym == own for each in subjects & charts.keys())
+            require(stays or len(subjects) > 1, ChartsCode.CHART_CHANGED)
+        elif patient is not None:
+            found[key] = charts[patient]
+    _follow(connection, named, found, by_pseudonym)
+    return {key: found.get(key, OWN) for key in named}
+
+
+def _references(arrived: Arrived) -> _Named:
+    entry = arrived.entry
+    keys = {key for one in arrived.walked[2] if (key := _PLAIN.key_of(one)) is not None}
+    subjects = (entry.key,) if entry.resource_type == "Patient" else arrived.subjects
+    people = {key for key in keys if key.startswith(_PATIENT)}
+    return _Named(
+        subjects=frozenset(key for key in subjects if key.startswith(_PATIENT)),
+        patients=frozenset(people),
+        others=frozenset(keys - people),
+    )
+
+
+def _patient_named(named: _Named) -> str | None:
+    """The key of the one patient a resource is about, or else of the only one it names."""
+    for keys in (named.subjects, named.patients):
+        if keys:
+            return next(iter(keys)) if len(keys) == 1 else None
+    return None
+
+
+def _of_patients(connection: Connection, keys: set[str]) -> dict[str, Chart]:
+    """The charts of patients by their keys; those nobody has heard of get a provisional pseudonym."""
+    ids = {key.removeprefix(_PATIENT): key for key in keys}
+    found: dict[str, Chart] = {}
+    for batch in batches(sorted(ids)):
+        query = select(patients.c.pseudonym, patients.c.patient_id).where(patients.c.patient_id.in_(batch))
+        for pseudonym, patient_id in connection.execute(query):
+            found[ids[patient_id]] = Chart(pseudonym=pseudonym, patient_id=patient_id)
+    for patient_id, key in ids.items():
+        if key not in found:
+            found[key] = Chart(pseudonym=provisional(patient_id), patient_id=patient_id, new=True)
+    return found
+
+
+def _existing(connection: Connection, pseudonyms: set[bytes]) -> dict[bytes, Chart]:
+    found: dict[bytes, Chart] = {}
+    for batch in batches(sorted(pseudonyms)):
+        query = select(patients.c.pseudonym, patients.c.patient_id).where(patients.c.pseudonym.in_(batch))
+        for pseudonym, patient_id in connection.execute(query):
+            found[pseudonym] = Chart(pseudonym=pseudonym, patient_id=patient_id)
+    return found
+
+
+def _follow(
+    connection: Connection, named: dict[str, _Named], found: dict[str, Chart], by_pseudonym: dict[bytes, Chart]
+) -> None:
+    """Place what names no patient by what it refers to and by what refers to it, until nothing more is learned."""
+    open_keys = [key for key in named if key not in found]
+    if not open_keys:
+        return
+    outside = {one for key in open_keys for one in named[key].others} - named.keys()
+    there = lying(connection, [(kind, identity) for kind, _, identity in (one.partition("/") for one in outside)])
+    charts = {key: chart.pseudonym for key, chart in found.items()}
+    charts |= {f"{kind}/{identity}": one.pseudonym for (kind, identity), one in there.items() if one.pseudonym}
+    missing = set(charts.values()) - by_pseudonym.keys()
+    by_pseudonym |= _existing(connection, missing)
+    referrers: dict[str, set[str]] = defaultdict(set)
+    for key, one in named.items():
+        for target in one.others:
+            referrers[target].add(key)
+    learned = True
+    while learned:
+        learned = False
+        for key in open_keys:
+            if key not in found and (own := _agreed(named[key].others, charts) or _agreed(referrers[key], charts)):
+                found[key], charts[key] = by_pseudonym[own], own
+                learned = True
+
+
+def _agreed(keys: set[str] | frozenset[str], charts: dict[str, bytes]) -> bytes | None:
+    """The one patient's chart all these lie in, as far as it is known where they lie."""
+    about = {charts[key] for key in keys if key in charts} - {ORGANISATION}
+    return about.pop() if len(about) == 1 else None
+
+
+def open_charts(connection: Connection, wanted: Sequence[Chart]) -> None:
+    """Make the rows of charts that have none yet."""
+    for chart in wanted:
+        if chart.pseudonym == ORGANISATION:
+            there = select(patients.c.pseudonym).where(patients.c.pseudonym == ORGANISATION)
+            if connection.execute(there).one_or_none() is None:
+                connection.execute(insert(patients).values(pseudonym=ORGANISATION, patient_id="", bound=0))
+        elif chart.new:
+            connection.execute(insert(patients).values(pseudonym=chart.pseudonym, patient_id=chart.patient_id, bound=0))

@@ -1,0 +1,1 @@
+"""FHIR R4 search over the charts: parameters, extraction, query, SQL (API-1)."""

@@ -1,0 +1,168 @@
+"""Creating and updating resources of any patients in one transaction (API-1, API-2, REC-4)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from sqlalchemy import Connection, select
+
+from carechain.charts.bundle import Entry, Json, entry_of
+from carechain.charts.charting import Arrival, write_chart
+from carechain.charts.codes import ChartsCode
+from carechain.charts.facts import Facts, Resolver, facts_of
+from carechain.charts.index_schema import live
+from carechain.charts.indexing import Index, Lying, lying
+from carechain.charts.ingest import name_patient, store_directory
+from carechain.charts.live import Visible
+from carechain.charts.outbox import wait_for_anchor
+from carechain.charts.placing import Arrived, Chart, charts_of, open_charts
+from carechain.charts.reading import batches
+from carechain.charts.resource_types import DIRECTORY
+from carechain.charts.sight import Sight
+from carechain.charts.versions import Stored, newest_records
+from carechain.core.rejection import require
+from carechain.core.scope import Scope
+from carechain.core.vocabulary import in_mask
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One resource to create or to update.
+
+    ``body`` is what is stored and committed to: references inside the transaction are replaced already. Its own ``id``
+    is not looked at: ``resource_id`` counts. ``if_match`` is the version that must be the newest one. ``create`` is for
+    the reader of a log: what is there already under the id is a version of the same resource either way. ``tree`` is
+    what :func:`carechain.charts.bundle.strict_json` made of ``body``, for callers that have it anyway.
+    """
+
+    resource_type: str
+    resource_id: str
+    body: bytes
+    if_match: int | None = None
+    create: bool = False
+    tree: Json | None = None
+
+    def __repr__(self) -> str:
+        return "Change()"
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What became of a change: the newest version, whether it is the first, whether anything was written."""
+
+    stored: Stored
+    created: bool
+    changed: bool
+
+
+Name = tuple[str, str]
+
+
+def write(
+    connection: Connection, changes: Sequence[Change], *, allow: Sight, visible: Visible, arrival: Arrival
+) -> list[Applied]:
+    """Carry out the changes inside the caller's transaction; ``visible`` is ``allow`` as conditions.
+
+    Raises what :meth:`carechain.charts.repository.Writer.apply` says.
+    """
+    names = [(one.resource_type, one.resource_id) for one in changes]
+    require(len(set(names)) == len(names), ChartsCode.DUPLICATE_RESOURCE)
+    arrived = [_arrived(one) for one in changes]
+    before = lying(connection, names)
+    if not allow.everything:
+        require(not _unseen(connection, visible, before.values()), ChartsCode.NOT_VISIBLE)
+    for change, name in zip(changes, names, strict=True):
+        newest = before[name].version if name in before else None
+        require(change.if_match is None or change.if_match == newest, ChartsCode.VERSION_CONFLICT)
+    index = Index(connection)
+    clinical = [one for one in arrived if one.entry.resource_type not in DIRECTORY]
+    require(allow.everything or len(clinical) == len(arrived), ChartsCode.NOT_VISIBLE)
+    for chart, inside in _by_chart(connection, clinical, before, allow):
+        written = write_chart(connection, chart.pseudonym, inside, arrival, index)
+        wait_for_anchor(connection, written.record_seqs)
+        for entry, _ in inside:
+            if entry.resource_type == "Patient":
+                name_patient(connection, chart.pseudonym, entry)
+    store_directory(connection, [one.entry for one in arrived], arrival, index)
+    index.flush()
+    return _outcome(connection, changes, before)
+
+
+def _arrived(change: Change) -> Arrived:
+    entry, tree = entry_of(change.body, change.resource_type, change.resource_id, change.tree)
+    return Arrived.of(entry, tree, keep=change.tree is not None)
+
+
+def hidden_among(connection: Connection, visible: Visible, names: Sequence[Name]) -> set[Name]:
+    """Those of the names that are taken by resources which are not seen."""
+    there = lying(connection, names)
+    hidden = _unseen(connection, visible, there.values())
+    return {name for name, one in there.items() if one.rid in hidden}
+
+
+def _unseen(connection: Connection, visible: Visible, wanted: Iterable[Lying]) -> set[int]:
+    """The numbers of those resources that are not seen."""
+    rids = [one.rid for one in wanted]
+    condition = visible.of(live.c.shelf, live.c.day, live.c.record_id)
+    if condition is None:
+        return set()
+    seen: set[int] = set()
+    for batch in batches(rids):
+        seen.update(connection.execute(select(live.c.rid).where(live.c.rid.in_(batch), condition)).scalars())
+    return set(rids) - seen
+
+
+def _by_chart(
+    connection: Connection, clinical: Sequence[Arrived], before: dict[Name, Lying], allow: Sight
+) -> list[tuple[Chart, list[tuple[Entry, Facts]]]]:
+    """What goes into each chart, and the charts themselves made where there are none yet."""
+    charts = charts_of(connection, clinical, before)
+    inside: dict[bytes, list[tuple[Entry, Facts]]] = defaultdict(list)
+    named: dict[bytes, Chart] = {}
+    for one in clinical:
+        entry, chart = one.entry, charts[one.entry.key]
+        named[chart.pseudonym] = chart
+        facts = facts_of(entry, Resolver.of_patient(chart.patient_id), one.tree, one.walked)
+        is_new = (entry.resource_type, entry.resource_id) not in before
+        require(not is_new or _may_file(allow, chart, facts), ChartsCode.NOT_VISIBLE)
+        inside[chart.pseudonym].append((entry, facts))
+    open_charts(connection, list(named.values()))
+    return [(named[pseudonym], entries) for pseudonym, entries in inside.items()]
+
+
+def _may_file(allow: Sight, chart: Chart, facts: Facts) -> bool:
+    """Whether something new may be filed: judged by what was sent alone, so that a refusal tells nothing of the chart.
+
+    A window that is open for single records gives no right to add others.
+    """
+    if allow.everything:
+        return True
+    if chart.patient_id is None:
+        return False
+    scopes = [window.scope for window in allow.windows if window.pseudonym == chart.pseudonym]
+    return any(_covers(scope, facts) for scope in scopes)
+
+
+def _covers(scope: Scope, facts: Facts) -> bool:
+    dated = facts.day < 0 or scope.first_day <= facts.day <= scope.last_day
+    graded = facts.sensitivity <= scope.ceiling
+    return not scope.records and in_mask(facts.category, scope.categories) and graded and dated
+
+
+def _outcome(connection: Connection, changes: Sequence[Change], before: dict[Name, Lying]) -> list[Applied]:
+    after = lying(connection, [(one.resource_type, one.resource_id) for one in changes])
+    versions = newest_records(connection, [one.record_id for one in after.values() if one.record_id is not None])
+    found: list[Applied] = []
+    for change in changes:
+        name = (change.resource_type, change.resource_id)
+        now, old = after[name], before.get(name)
+        stored = Stored(
+            resource_type=change.resource_type,
+            resource_id=change.resource_id,
+            version=now.version,
+            updated_us=now.updated_us,
+            body=change.body,
+            record=None if now.record_id is None else (now.record_id, versions[now.record_id]),
+            rid=now.rid,
+            seq=now.seq,
+        )
+        found.append(Applied(stored=stored, created=old is None, changed=old is None or old.seq != now.seq))
+    return found

@@ -1,0 +1,67 @@
+"""A resource in a request's body: what has to hold before it may be stored (REC-4)."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from carechain.charts.bundle import strict_json
+from carechain.charts.resource_types import R4_TYPES
+from carechain.charts.validation import validate
+from carechain.core.rejection import require
+from carechain.gateway.codes import FhirCode
+from carechain.gateway.fhir.outcome import invalid, refusal
+from carechain.gateway.fhir.routing import ID
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A valid resource on its way in; ``resource_id`` is its own id, None where it has none."""
+
+    resource_type: str
+    resource_id: str | None
+    body: bytes
+
+    def __repr__(self) -> str:
+        return "Draft()"
+
+
+def draft(body: bytes, expected_type: str) -> Draft:
+    """Check a resource; raises ``Rejected`` for its form and ``Problem`` with every issue that validation finds."""
+    require(body, FhirCode.BODY_MALFORMED)
+    try:
+        head = _head_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        head = _refuse_headless(body)
+    require(head.resourceType == expected_type, FhirCode.TYPE_MISMATCH)
+    require(expected_type in R4_TYPES, FhirCode.TYPE_UNKNOWN)
+    require(expected_type != "Subscription", FhirCode.SUBSCRIPTION_UNSUPPORTED)
+    require(head.id is None or ID.fullmatch(head.id), FhirCode.ID_MALFORMED)
+    # Validation is strict about the JSON too: repeated keys, depth, encoding.
+    problem = invalid(validate(body))
+    if problem is not None:
+        raise problem
+    return Draft(resource_type=expected_type, resource_id=head.id, body=body)
+
+
+class _Head(Struct):
+    resourceType: str = ""  # noqa: N815 - FHIR's name
+    id: str | None = None
+
+
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+
+
+def _refuse_headless(body: bytes) -> _Head:
+    """Say what is wrong with a body that has no readable type and id; raises ``Rejected`` or ``Problem``."""
+    require(isinstance(strict_json(body), dict), FhirCode.BODY_MALFORMED)
+    raise invalid(validate(body)) or refusal(FhirCode.RESOURCE_INVALID)
+
+
+def fresh_id(entropy: Callable[[int], bytes]) -> str:
+    """A random UUID (version 4) as an id."""
+    raw = bytearray(entropy(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    digits = raw.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,1 @@
+"""Gatekeepers in front of other FHIR servers (REC-2, API-1)."""

@@ -1,0 +1,1 @@
+"""Derives the package's FHIR R4 definitions from the published ones (API-1); run with ``make definitions``."""
