@@ -376,7 +376,9 @@ def _token(parameter: SearchParameter, modifier: str, text: str, value: Any) -> 
         raise Unjudged(modifier)
     system, bar, code = text.rpartition("|")
     for own_system, own_code in codings(value):
-        if (not bar or own_system == system) and code in {"", own_code}:
+        # A code has no system beside it: the element implies one.
+        implied = isinstance(value, str) and code
+        if (not bar or implied or own_system == system) and code in {"", own_code}:
             return True
     return False
 

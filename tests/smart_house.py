@@ -58,8 +58,9 @@ def identity_of(actor: Actor) -> Identity:
 class SmartHouse(House):
     """The hospital, its FHIR server and one registered app, which acts as nora the nurse."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = ROOT) -> None:
         super().__init__(folder)
+        self.url = url
         self.apps = Apps.at(folder)
         self.own = OwnAudit.open(folder / "own.sqlite")
         self.identities = {"nora": identity_of(self.world.nora)}
@@ -77,14 +78,14 @@ class SmartHouse(House):
             sessions=self.sessions,
             charts=self.charts,
             audit=self.audit,
-            url=ROOT,
+            url=url,
             clock=self.clock,
             entropy=os.urandom,
         )
         self.runner = asyncio.Runner()
         self.assembled = main._assembled(place, self.apps, self.own, self.unlock)
-        mounted = self.runner.run(self.assembled.__aenter__())
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=mounted.app), base_url=ROOT)
+        self.mounted = self.runner.run(self.assembled.__aenter__())
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.mounted.app), base_url=url)
         self.client = self.apps.register(self.app())
 
     def app(self, **changed: Any) -> Client:
@@ -133,7 +134,7 @@ class SmartHouse(House):
             "redirect_uri": REDIRECT,
             "scope": SCOPES,
             "state": "state &=?# 状态",
-            "aud": BASE,
+            "aud": f"{self.url}/fhir",
             "code_challenge": CHALLENGE,
             "code_challenge_method": "S256",
             **changed,

@@ -48,7 +48,7 @@ class Hospital:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CARECHAIN_")}
         kept |= {"CARECHAIN_NODE": self.node} if self.node else {}
-        kept |= {"CARECHAIN_FHIR": self.fhir} if self.fhir else {}
+        kept |= {"CARECHAIN_FHIR_SERVER": self.fhir} if self.fhir else {}
         paths = os.pathsep.join(one for one in sys.path if one)
         return {**kept, "PYTHONPATH": paths, "CARECHAIN_PASSWORD_FILE": str(self.password)}
 

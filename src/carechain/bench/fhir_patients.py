@@ -1,12 +1,13 @@
 """What ``bench fhir`` fills the charts with: the synthetic patients of the demonstration, as many as are wanted.
 
-Patient number n is the same on every machine, with ids of its own, so two runs load the same bytes; the hospital and its
-doctors are in every bundle and stored once.
+Patient number n is the same on every machine, with ids of its own, so two runs load the same bytes; the hospital and
+its doctors are in every bundle and stored once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -37,6 +38,13 @@ class Bundle(Struct, frozen=True, kw_only=True):
     known: Known
 
 
+class _Entries(Struct):
+    entry: list[msgspec.Raw]
+
+
+_entries: Final = msgspec.json.Decoder(_Entries)
+
+
 def bundles(first: int) -> Iterator[Bundle]:
     """One patient's bundle after the other, without end, from patient ``first`` on."""
     number = first
@@ -61,6 +69,12 @@ def _bundle(body: bytes, entries: list[dict[str, Any]]) -> Bundle:
     )
     shared = sum(entry["resource"]["resourceType"] in {"Organization", "Practitioner"} for entry in entries)
     return Bundle(body=body, resources=len(entries) - shared, known=known)
+
+
+def together(several: Sequence[Bundle]) -> bytes:
+    """One transaction for several patients, as migrations and feeds send them; what they share is in it once."""
+    entries = dict.fromkeys(bytes(entry) for one in several for entry in _entries.decode(one.body).entry)
+    return b'{"resourceType":"Bundle","type":"transaction","entry":[' + b",".join(entries) + b"]}"
 
 
 def lone_patient(patient_id: str) -> bytes:

@@ -72,6 +72,20 @@ def _cost_of_one(pid: int) -> Cost:
     return Cost(cpu_s, resident * os.sysconf("SC_PAGE_SIZE") / _MIB)
 
 
+def own_cpu_s() -> float:
+    """CPU seconds of this process so far, all its threads, children apart."""
+    used = os.times()
+    return used.user + used.system
+
+
+def own_rss_mb() -> float:
+    """Memory this process holds now (MiB), children apart; the highest it ever was where there is no /proc."""
+    if not _PROC.joinpath("self", "statm").exists():
+        return cost_of().rss_mb
+    resident = int((_PROC / "self" / "statm").read_text(encoding="utf-8").split()[1])
+    return resident * os.sysconf("SC_PAGE_SIZE") / _MIB
+
+
 def processes_of(pid: int) -> dict[str, Cost]:
     """What process ``pid`` and each of its living children have used, by program: "node" is the process itself."""
     found: dict[str, Cost] = {}

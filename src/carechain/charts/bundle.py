@@ -159,18 +159,21 @@ def _entry(raw: bytes, *, has_request: bool) -> Entry:
     )
 
 
-def entry_of(body: bytes, resource_type: str, resource_id: str, tree: Json | None = None) -> tuple[Entry, Json]:
+def entry_of(
+    body: bytes, resource_type: str, resource_id: str, tree: Json | None = None, *, is_valid: bool = False
+) -> tuple[Entry, Json]:
     """One resource that comes by itself, under the id it is to have, and its tree, if need be parsed here.
 
-    Raises ``Rejected`` with a :class:`ChartsCode`.
+    ``is_valid``: validation has passed it, which is strict about the JSON and about dates too. Raises ``Rejected`` with a :class:`ChartsCode`.
     """
     require(len(body) <= BUNDLE_SIZE_BYTES, ChartsCode.BUNDLE_TOO_LARGE)
-    tree = strict_json(body) if tree is None else tree
+    if tree is None:
+        tree = orjson.loads(body) if is_valid else strict_json(body)
     if not isinstance(tree, dict):
         raise Rejected(ChartsCode.ENTRY_MALFORMED)
     found, _ = _identity({**tree, "id": resource_id})
     require(found == resource_type, ChartsCode.REQUEST_URL_MISMATCH)
-    require(not _has_impossible_date(tree), ChartsCode.IMPOSSIBLE_DATE)
+    require(is_valid or not _has_impossible_date(tree), ChartsCode.IMPOSSIBLE_DATE)
     return Entry(full_url=None, resource_type=resource_type, resource_id=resource_id, body=body), tree
 
 

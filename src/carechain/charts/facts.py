@@ -148,7 +148,7 @@ def facts_of(entry: Entry, resolver: Resolver, tree: Json | None = None, walked:
         labels=found.labels,
         day=_day(entry, tree),
         encounter=_encounter(tree, resolver),
-        references=tuple(dict.fromkeys(key for key in keys if key is not None and _is_clinical(key, entry.key))),
+        references=tuple(dict.fromkeys(key for key in keys if key is not None and is_clinical(key, entry.key))),
         patient_reported=reported,
     )
 
@@ -185,7 +185,8 @@ def _is_local_url(url: str) -> bool:
     return url.startswith(("urn:uuid:", "Binary/"))
 
 
-def _is_clinical(key: str, own_key: str) -> bool:
+def is_clinical(key: str, own_key: str) -> bool:
+    """Whether a key names another resource of a chart than the Patient: neither a shared one nor its own."""
     kind = key.partition("/")[0]
     return key != own_key and kind not in DIRECTORY and kind != "Patient"
 

@@ -18,10 +18,12 @@ from carechain.charts.bundle import Json
 from carechain.charts.dialect import add_rows, run_many
 from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_state, live, shelves
 from carechain.charts.reading import batches
+from carechain.charts.resource_types import R4_TYPES
 from carechain.charts.schema import directory, resources
 from carechain.charts.searching.keys import reference_term
 
 DEFAULT_ZONE: Final = "UTC"
+_URN_UUID: Final = b'"urn:uuid:'
 NO_DAY: Final = 0
 """Shared resources have no clinical day."""
 FLUSH_ROWS: Final = 50_000
@@ -127,16 +129,22 @@ def lying(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tupl
 class Index:
     """What one transaction changes in the index; nothing is written before :meth:`flush` but shelves."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, before: Mapping[tuple[str, str], Lying | None] | None = None) -> None:
+        """``before``: the live rows of some resources as far as the caller has looked already; None: there is none."""
         self._connection = connection
+        self._before = before or {}
         state = connection.execute(select(index_state)).one()
         self._zone = str(state.zone)
         self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
-        self._shelves: dict[tuple[bytes, int, int], int] = {}
+        self._shelves: dict[bytes, dict[tuple[int, int], int]] = {}
+        self._last_shelf: int | None = None
+        self._new_shelves: list[tuple[Any, ...]] = []
         self._live: list[tuple[Any, ...]] = []
         self._moved: list[tuple[Any, ...]] = []
         self._renewed: list[tuple[Any, ...]] = []
         self._added: set[tuple[str, str]] = set()
+        self._shared: dict[str, str] = {}
+        self._placing: dict[str, str] = {}
         self._gone: list[int] = []
         self._outdated: list[int] = []
         self._rows: tuple[list[tuple[Any, ...]], ...] = tuple([] for _ in INDEX_TABLES)
@@ -146,14 +154,19 @@ class Index:
         self._last_seq += 1
         return self._last_seq
 
+    def know(self, names: Iterable[tuple[str, str]]) -> None:
+        """Types and ids of shared resources that come with the charts, before they are put: see :meth:`_named`."""
+        self._shared.update((identity, kind) for kind, identity in names)
+
     def place(self, pseudonym: bytes, placements: Sequence[Placement]) -> None:
         """Newest versions in one patient's chart, each resource once.
 
         A resource whose type and id are those of a resource in another chart stays out of the index: the first one
         keeps the name. (Only bundles sent for a patient can bring that about, see :meth:`Charts.ingest`.)
         """
-        before = lying(self._connection, [one.name for one in placements])
+        before = self._lying(placements)
         bodies = self._bodies(resources, placements, before)
+        self._placing = {one.resource_id: one.resource_type for one in placements}
         for one in placements:
             old = before.get(one.name)
             if one.name in self._added or (old is not None and old.pseudonym != pseudonym):
@@ -163,12 +176,14 @@ class Index:
                 self._add(one, shelf, bodies)
             else:
                 self._change(one, shelf, old)
+        self._store_shelves()
         self._spill()
 
     def put_shared(self, placements: Sequence[Placement]) -> None:
         """Newest versions of shared resources, each once."""
         before = lying(self._connection, [one.name for one in placements])
         bodies = self._bodies(directory, placements, before)
+        self.know(one.name for one in placements)
         for one in placements:
             old = before.get(one.name)
             if old is None:
@@ -243,13 +258,41 @@ class Index:
 
     def _describe(self, rid: int, resource_type: str, shelf: int, day: int, body: bytes) -> None:
         """The index rows of one resource."""
-        found = extraction(self._zone)(orjson.loads(body), resource_type)
+        tree = orjson.loads(body)
+        if _URN_UUID in body:
+            self._name(tree)
+        found = extraction(self._zone)(tree, resource_type)
         tokens, references, strings, dates, numbers = self._rows
         tokens += [(rid, param, value, shelf, day) for param, value in found.tokens]
         references += [(rid, param, target, shelf, day) for param, target in found.references]
         strings += [(rid, param, folded, exact, shelf, day) for param, folded, exact in found.strings]
         dates += [(rid, param, low, high, shelf, day) for param, low, high in found.dates]
         numbers += [(rid, param, unit, low, high, shelf, day) for param, unit, low, high in found.numbers]
+
+    def _name(self, tree: Json) -> None:
+        """Replace references by urn:uuid, which a bundle's bytes keep, by the type and id they stand for."""
+        stack: list[Any] = [tree]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, list):
+                stack += node
+            elif isinstance(node, dict):
+                target = node.get("reference")
+                if isinstance(target, str) and target.startswith("urn:uuid:"):
+                    node["reference"] = self._named(target)
+                stack += node.values()
+
+    def _named(self, urn: str) -> str:
+        """What a urn:uuid stands for: a resource with that id that comes now or is there; itself where none is."""
+        identity = urn.removeprefix("urn:uuid:")
+        kind = self._placing.get(identity) or self._shared.get(identity)
+        if kind is None:
+            keys = [reference_term(f"{one}/{identity}") for one in sorted(R4_TYPES)]
+            kind = self._connection.execute(select(live.c.resource_type).where(live.c.key.in_(keys)).limit(1)).scalar()
+            if kind is not None:
+                # Many resources of one bundle name the same few: their patient, their doctor.
+                self._shared[identity] = kind
+        return urn if kind is None else f"{kind}/{identity}"
 
     def _bodies(
         self, table: Table, placements: Sequence[Placement], before: Mapping[tuple[str, str], Lying]
@@ -262,25 +305,34 @@ class Index:
             found.update((seq, body) for seq, body in self._connection.execute(query))
         return found
 
+    def _lying(self, placements: Sequence[Placement]) -> dict[tuple[str, str], Lying]:
+        """The live rows as they were when the transaction began to write, looked up where the caller has not."""
+        found = {one.name: row for one in placements if (row := self._before.get(one.name)) is not None}
+        return found | lying(self._connection, [one.name for one in placements if one.name not in self._before])
+
     def _shelf(self, pseudonym: bytes, category: int, grade: int) -> int:
-        key = (pseudonym, category, grade)
-        known = self._shelves.get(key)
+        """A patient's shelf; all of a patient's are looked up together, and new ones written together."""
+        mine = self._shelves.get(pseudonym)
+        if mine is None:
+            query = select(shelves.c.category, shelves.c.grade, shelves.c.shelf).where(shelves.c.pseudonym == pseudonym)
+            rows = self._connection.execute(query)
+            mine = self._shelves[pseudonym] = {(row.category, row.grade): int(row.shelf) for row in rows}
+        known = mine.get((category, grade))
         if known is None:
-            known = self._shelves[key] = self._find_shelf(key)
+            known = mine[category, grade] = self._next_shelf()
+            self._new_shelves.append((known, pseudonym, category, grade))
         return known
 
-    def _find_shelf(self, key: tuple[bytes, int, int]) -> int:
-        pseudonym, category, grade = key
-        named = (shelves.c.pseudonym == pseudonym, shelves.c.category == category, shelves.c.grade == grade)
-        found = self._connection.execute(select(shelves.c.shelf).where(*named)).scalar_one_or_none()
-        if found is not None:
-            return int(found)
-        highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF))
-        shelf = int(self._connection.execute(highest).scalar_one()) + 1
-        self._connection.execute(
-            insert(shelves).values(shelf=shelf, pseudonym=pseudonym, category=category, grade=grade)
-        )
-        return shelf
+    def _next_shelf(self) -> int:
+        if self._last_shelf is None:
+            highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF))
+            self._last_shelf = int(self._connection.execute(highest).scalar_one())
+        self._last_shelf += 1
+        return self._last_shelf
+
+    def _store_shelves(self) -> None:
+        add_rows(self._connection, shelves, self._new_shelves)
+        self._new_shelves.clear()
 
 
 def begin_index(connection: Connection, zone: str) -> None:

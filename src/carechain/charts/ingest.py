@@ -28,6 +28,7 @@ def ingest_bundle(
     arrived = [(entry, facts_of(entry, resolver)) for entry in clinical]
     bind(connection, patient.resource_id, pseudonym)
     name_patient(connection, pseudonym, patient)
+    index.know((one.resource_type, one.resource_id) for one in bundle.entries if one.resource_type in DIRECTORY)
     written = write_chart(connection, pseudonym, arrived, arrival, index)
     shared = store_directory(connection, bundle.entries, arrival, index)
     index.flush()

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, insert, select
 
 from carechain.charts.binding import provisional
 from carechain.charts.bundle import Entry, Json
 from carechain.charts.codes import ChartsCode
-from carechain.charts.facts import SUBJECT_KEYS, Resolver, Walked, references_in, walk
+from carechain.charts.facts import SUBJECT_KEYS, Facts, Resolver, Walked, facts_of, is_clinical, references_in, walk
 from carechain.charts.indexing import Lying, lying
 from carechain.charts.live import ORGANISATION
 from carechain.charts.reading import batches
@@ -23,6 +24,8 @@ from carechain.charts.schema import patients
 from carechain.core.rejection import require
 
 _PLAIN: Final = Resolver(None, None)
+NOT_COUNTING: Final = "?"
+"""Behind the name of an encounter that the writer does not see; no id has such a letter."""
 _PATIENT: Final = "Patient/"
 
 
@@ -35,18 +38,44 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 
 class Arrived(Struct, frozen=True, kw_only=True):
-    """A resource as it arrived, and what a walk through it found; its content only where somebody holds it anyway."""
+    """A resource as it arrived, and what a walk through it found; its content only where somebody holds it anyway.
+
+    ``counting`` are the keys that a reference may have to place and grade the resource; None: any.
+    """
 
     entry: Entry
     walked: Walked
     subjects: tuple[str, ...]
     tree: Json | None = None
+    counting: frozenset[str] | None = None
 
     @classmethod
     def of(cls, entry: Entry, tree: Json, *, keep: bool) -> Self:
         """Look through a resource; ``keep``: its content stays in memory."""
         subjects = [_PLAIN.key_of(one) or "" for key in SUBJECT_KEYS for one in references_in(tree.get(key))]
         return cls(entry=entry, walked=walk(tree), subjects=tuple(subjects), tree=tree if keep else None)
+
+    def refers_to(self) -> frozenset[str]:
+        """What it refers to beside patients and shared resources, as ``Type/id``."""
+        found = (_PLAIN.key_of(one) for one in self.walked[2])
+        return frozenset(one for one in found if one is not None and is_clinical(one, self.entry.key))
+
+    def only(self, counting: frozenset[str]) -> "Arrived":
+        """The same, with references to nothing but these keys, to patients and to shared resources."""
+        ignored = self.refers_to() - counting
+        if not ignored:
+            return self
+        codings, texts, references = self.walked
+        kept = [one for one in references if _PLAIN.key_of(one) not in ignored]
+        return replace(self, walked=(codings, texts, kept), counting=counting)
+
+    def facts(self, patient_id: str | None) -> Facts:
+        """Its facts in the chart of this patient; raises ``Rejected(SUBJECT_IS_ANOTHER)``."""
+        found = facts_of(self.entry, Resolver.of_patient(patient_id), self.tree, self.walked)
+        if self.counting is None or not found.encounter or found.encounter in self.counting:
+            return found
+        # An encounter that does not count leads to a record apart, whether it is there or not.
+        return replace(found, encounter=found.encounter + NOT_COUNTING)
 
 
 class _Named(Struct, frozen=True, kw_only=True):

@@ -80,7 +80,7 @@ def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
     for seq, version, digest, commitment, packed, updated_us, grade in select_rows(connection, _CHART, (pseudonym,)):
         if type(digest) is not bytes or type(commitment) is not bytes:
             raise Tampered("what is stored about a resource cannot be read")
-        facts = _facts(packed)
+        facts = unpacked(packed)
         chart[facts.key] = Known(seq, version, digest, commitment, facts, updated_us, grade)
     return chart
 
@@ -142,7 +142,8 @@ def is_whole(connection: Connection, held: Held, institution: Institution) -> bo
     return bool(leaves) and merkle.root(leaves) == held.root
 
 
-def _facts(packed: bytes) -> Facts:
+def unpacked(packed: bytes) -> Facts:
+    """A resource's facts as they are stored; raises :class:`Tampered`."""
     try:
         return FACTS_DECODER.decode(packed)
     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):

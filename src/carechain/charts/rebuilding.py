@@ -47,9 +47,11 @@ def rebuild(connection: Connection, index: Index) -> None:
     """The whole index from nothing; holds one chart at a time."""
     for table in (*INDEX_TABLES, live):
         connection.execute(delete(table))
+    shared = list(_shared(connection))
+    index.know(one.name for one in shared)
     for pseudonym in list(connection.execute(select(patients.c.pseudonym).order_by(patients.c.pseudonym)).scalars()):
         index.place(pseudonym, placements_of(connection, pseudonym))
-    for batch in batches(list(_shared(connection))):
+    for batch in batches(shared):
         index.put_shared(batch)
     index.flush()
 

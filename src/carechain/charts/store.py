@@ -262,6 +262,17 @@ class Charts:
             note_overwritten(connection)
         return True
 
+    def unbound(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """Patients whom no registrar has bound, with the existing id that is known of each, by local id."""
+        query = (
+            select(patients.c.patient_id, patients.c.mrn)
+            .where(patients.c.bound == 0, patients.c.mrn.is_not(None), patients.c.patient_id > after)
+            .order_by(patients.c.patient_id)
+            .limit(limit)
+        )
+        with self.snapshot() as connection:
+            return [(row.patient_id, row.mrn) for row in connection.execute(query)]
+
     def local_patient(self, pseudonym: bytes) -> LocalPatient | None:
         """Who a pseudonym is, for the organisation's own staff; None when it has no chart here."""
         with self.snapshot() as connection:

@@ -9,15 +9,16 @@ from sqlalchemy import Connection, select
 from carechain.charts.bundle import Entry, Json, entry_of
 from carechain.charts.charting import Arrival, write_chart
 from carechain.charts.codes import ChartsCode
-from carechain.charts.facts import Facts, Resolver, facts_of
+from carechain.charts.facts import Facts
 from carechain.charts.index_schema import live
 from carechain.charts.indexing import Index, Lying, lying
 from carechain.charts.ingest import name_patient, store_directory
 from carechain.charts.live import Visible
 from carechain.charts.outbox import wait_for_anchor
 from carechain.charts.placing import Arrived, Chart, charts_of, open_charts
-from carechain.charts.reading import batches
+from carechain.charts.reading import batches, unpacked
 from carechain.charts.resource_types import DIRECTORY
+from carechain.charts.schema import resources
 from carechain.charts.sight import Sight
 from carechain.charts.versions import Stored, newest_records
 from carechain.core.rejection import require
@@ -31,7 +32,8 @@ class Change(Struct, frozen=True, kw_only=True):
     ``body`` is what is stored and committed to: references inside the transaction are replaced already. Its own ``id``
     is not looked at: ``resource_id`` counts. ``if_match`` is the version that must be the newest one. ``create`` is for
     the reader of a log: what is there already under the id is a version of the same resource either way. ``tree`` is
-    what :func:`carechain.charts.bundle.strict_json` made of ``body``, for callers that have it anyway.
+    what :func:`carechain.charts.bundle.strict_json` made of ``body``, for callers that have it anyway. ``is_valid``:
+    :func:`carechain.charts.validation.validate` found nothing wrong with it, so its form is not looked at again.
     """
 
     resource_type: str
@@ -40,6 +42,7 @@ class Change(Struct, frozen=True, kw_only=True):
     if_match: int | None = None
     create: bool = False
     tree: Json | None = None
+    is_valid: bool = False
 
     def __repr__(self) -> str:
         return "Change()"
@@ -72,9 +75,11 @@ def write(
     for change, name in zip(changes, names, strict=True):
         newest = before[name].version if name in before else None
         require(change.if_match is None or change.if_match == newest, ChartsCode.VERSION_CONFLICT)
-    index = Index(connection)
+    index = Index(connection, dict.fromkeys(names) | before)
     clinical = [one for one in arrived if one.entry.resource_type not in DIRECTORY]
     require(allow.everything or len(clinical) == len(arrived), ChartsCode.NOT_VISIBLE)
+    if not allow.everything:
+        clinical = _without_hidden(connection, visible, clinical, before)
     for chart, inside in _by_chart(connection, clinical, before, allow):
         written = write_chart(connection, chart.pseudonym, inside, arrival, index)
         wait_for_anchor(connection, written.record_seqs)
@@ -87,12 +92,45 @@ def write(
 
 
 def _arrived(change: Change) -> Arrived:
-    entry, tree = entry_of(change.body, change.resource_type, change.resource_id, change.tree)
+    entry, tree = entry_of(change.body, change.resource_type, change.resource_id, change.tree, is_valid=change.is_valid)
     return Arrived.of(entry, tree, keep=change.tree is not None)
+
+
+def _without_hidden(
+    connection: Connection, visible: Visible, arrived: Sequence[Arrived], before: dict[Name, Lying]
+) -> list[Arrived]:
+    """The resources without the references that must have no effect: to what the writer does not see.
+
+    What a resource refers to decides whose chart and which record it goes into, and how it is graded; and a report
+    draws its results into its own record. So a writer could find out that something hidden exists, or draw it to where
+    it is seen. A reference to what is hidden and one to what is not there (yet) therefore count for nothing alike. What
+    the version before referred to stays. The bytes are stored as they came.
+    """
+    coming = frozenset(one.entry.key for one in arrived)
+    named = {key for one in arrived for key in one.refers_to() if key not in coming}
+    there = lying(connection, [(kind, identity) for kind, _, identity in (one.partition("/") for one in named)])
+    hidden = _unseen(connection, visible, there.values())
+    counting = coming | {f"{kind}/{identity}" for (kind, identity), one in there.items() if one.rid not in hidden}
+    earlier = _earlier(connection, [one for one in before.values() if one.pseudonym])
+    return [one.only(counting | earlier.get(one.entry.key, frozenset())) for one in arrived]
+
+
+def _earlier(connection: Connection, known: Sequence[Lying]) -> dict[str, frozenset[str]]:
+    """What the newest stored versions of these resources refer to, by their keys."""
+    keys = {one.seq: f"{one.resource_type}/{one.resource_id}" for one in known}
+    found: dict[str, frozenset[str]] = {}
+    for batch in batches(sorted(keys)):
+        query = select(resources.c.seq, resources.c.facts).where(resources.c.seq.in_(batch))
+        for seq, packed in connection.execute(query):
+            facts = unpacked(packed)
+            found[keys[seq]] = frozenset((*facts.references, facts.encounter))
+    return found
 
 
 def hidden_among(connection: Connection, visible: Visible, names: Sequence[Name]) -> set[Name]:
     """Those of the names that are taken by resources which are not seen."""
+    if visible.everything:
+        return set()
     there = lying(connection, names)
     hidden = _unseen(connection, visible, there.values())
     return {name for name, one in there.items() if one.rid in hidden}
@@ -120,7 +158,7 @@ def _by_chart(
     for one in clinical:
         entry, chart = one.entry, charts[one.entry.key]
         named[chart.pseudonym] = chart
-        facts = facts_of(entry, Resolver.of_patient(chart.patient_id), one.tree, one.walked)
+        facts = one.facts(chart.patient_id)
         is_new = (entry.resource_type, entry.resource_id) not in before
         require(not is_new or _may_file(allow, chart, facts), ChartsCode.NOT_VISIBLE)
         inside[chart.pseudonym].append((entry, facts))

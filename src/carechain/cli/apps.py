@@ -23,7 +23,7 @@ FhirOption = Annotated[
     str | None,
     typer.Option(
         "--fhir",
-        envvar="CARECHAIN_FHIR",
+        envvar="CARECHAIN_FHIR_SERVER",
         show_envvar=False,
         metavar="URL",
         help="The organisation's FHIR server; this home's own unless given.",

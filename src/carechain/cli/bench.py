@@ -26,6 +26,14 @@ class Engine(StrEnum):
     COMETBFT = "cometbft"
 
 
+class Stores(StrEnum):
+    """Where charts lie; both means PostgreSQL where it is installed, too."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+    BOTH = "both"
+
+
 class On(OptionGroup, frozen=True):
     """What every benchmark can be told."""
 
@@ -181,6 +189,42 @@ def seal(
     sizes = _given(content_bytes=_bytes(content_mb), large_bytes=_bytes(large_mb), records=records, rounds=rounds)
     with _progress() as progress:
         result = run_seal(**sizes, folder=on.folder, progress=progress)
+    return _report(result, render)
+
+
+@command(app, "fhir")
+def fhir(
+    _: Desk,
+    *,
+    resources: Annotated[
+        list[int] | None,
+        typer.Option("--resources", min=100, help="How many resources the charts hold; may be repeated."),
+    ] = None,
+    store: Annotated[Stores, typer.Option("--store", help="Which databases are measured.")] = Stores.BOTH,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database", metavar="URL", help="An empty PostgreSQL database; else a private server is started."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--runs", min=1, help="How often each question is asked.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="An existing folder for the charts: its disk is measured."),
+    ] = None,
+) -> Report:
+    """The FHIR server: loading, reads, searches, chains, what sights cost, exports, reads at another member."""
+    from carechain.bench.fhir import Runs, render, run_fhir
+    from carechain.bench.fhir_databases import ServerFailed
+    from carechain.bench.filling import BenchFailed
+    from carechain.cli.output import CannotRun
+
+    given = _given(resources=resources, database=database, runs=None if rounds is None else Runs.of(rounds))
+    try:
+        with _progress() as progress:
+            result = run_fhir(**given, store=store.value, folder=folder, progress=progress)
+    except (BenchFailed, ServerFailed) as failed:
+        raise CannotRun(str(failed)) from None
     return _report(result, render)
 
 

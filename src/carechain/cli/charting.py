@@ -8,16 +8,22 @@ from typing import Final
 from msgspec import Struct
 
 from carechain.chain.questions import AnchorLine, TimelinePage
+from carechain.charts.bundle import parse
+from carechain.charts.codes import ChartsCode
 from carechain.charts.record import StoredRecord
 from carechain.charts.store import Charts
+from carechain.charts.validation import validate
 from carechain.cli.acting import Done, Seat
 from carechain.cli.network import home_genesis
-from carechain.cli.output import CannotRun, Desk
+from carechain.cli.output import CannotRun, Denied, Desk
 from carechain.core.limits import BUNDLE_SIZE_BYTES
 from carechain.gatekeeper.anchoring import anchor_of, in_transactions
+from carechain.node.settings import BadSettings, load_settings
 
 CHARTS_FOLDER: Final = "charts"
 CHARTS_FILE: Final = "charts.sqlite"
+FAULTS: Final = frozenset({"fatal", "error"})
+"""Severities that keep a bundle out; a warning does not."""
 
 
 class Added(Struct, frozen=True, kw_only=True):
@@ -38,13 +44,29 @@ def open_charts(home: Path) -> Charts:
     path = charts_path(home)
     if not path.parent.is_dir():
         raise CannotRun(f"{path.parent} is missing: this is not an organisation's home; see `carechain init`")
-    return Charts.open(path, home_genesis(home).suite)
+    try:
+        place = load_settings(home=home).charts(path)
+    except BadSettings as wrong:
+        raise CannotRun(str(wrong)) from None
+    return Charts.open(place, home_genesis(home).suite)
+
+
+def require_valid(bundle: bytes) -> None:
+    """Refuse a bundle whose form or content is not FHIR R4, naming each place; no value of it is repeated."""
+    parse(bundle)
+    issues = [one for one in validate(bundle) if one.severity in FAULTS]
+    if issues:
+        code = ChartsCode.INVALID_RESOURCE
+        shown = [{"location": one.location, "code": one.code, "problem": one.diagnostics} for one in issues]
+        first = f"{issues[0].location}: {issues[0].diagnostics}"
+        raise Denied(code=int(code), label=code.label, reason=f"{code.reason} {first}", data={"issues": shown})
 
 
 def add_bundle(desk: Desk, seat: Seat, bundle: Path, pseudonym: bytes) -> Added:
-    """Ingest, then anchor every version of this patient's records that the ledger lacks."""
+    """Validate, ingest, then anchor every version of this patient's records that the ledger lacks."""
     with bundle.expanduser().open("rb") as file:
         data = file.read(BUNDLE_SIZE_BYTES + 1)
+    require_valid(data)
     with open_charts(desk.home) as charts:
         result = charts.ingest(pseudonym=pseudonym, bundle=data, received_s=int(time.time()), rng=secrets.token_bytes)
         waiting = not_anchored(charts, seat, pseudonym)

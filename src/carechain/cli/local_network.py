@@ -216,10 +216,19 @@ def _started(folder: Path, one: LocalNode) -> LocalNode:
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
+            env=_environment(),
         )
     _children[process.pid] = process
     return msgspec.structs.replace(one, pid=process.pid)
 
+
+def _environment() -> dict[str, str]:
+    """This program's own, without settings of a home: a shell's password file would stand before each node's own."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in _ONE_HOMES}
+
+
+_ONE_HOMES: Final = frozenset({"CARECHAIN_HOME", "CARECHAIN_MEMBER_KEY", "CARECHAIN_PASSWORD_FILE"})
+"""Settings that people export for the home that they work with, and that are never another home's."""
 
 _children: Final[dict[int, "subprocess.Popen[bytes]"]] = {}
 """Nodes that this very process started: they have to be waited for when they end."""

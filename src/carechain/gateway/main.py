@@ -24,6 +24,7 @@ from carechain.core.rejection import Rejected
 from carechain.gatekeeper.audit import AuditTooNew, AuditUnavailable
 from carechain.gateway.anchoring import Outbox
 from carechain.gateway.audit import OWN_AUDIT_FILE, GatewayAudit, OwnAudit
+from carechain.gateway.binding import Binder
 from carechain.gateway.clients import Apps, AppsTooNew, AppsUnavailable
 from carechain.gateway.fhir.app import fhir_app
 from carechain.gateway.plugged import plugged
@@ -36,8 +37,10 @@ from carechain.gateway.smart.identity_tokens import KEY_FILE, IdentityTokens
 from carechain.gateway.smart.routes import SmartRoutes
 from carechain.gateway.smart.server import AuthorisationServer
 from carechain.gateway.smart.waiting import Waiting
+from carechain.node.hl7 import REGISTRAR_SECRET, LedgerRegistry
 from carechain.node.home import HomeUnusable
 from carechain.node.mounting import Gateway, Mounted, Part, Place
+from carechain.sdk.registrar import RegistrarSecret
 
 _SECOND_US: Final = 1_000_000
 _OWNERS_AT_ONCE: Final = 500
@@ -107,7 +110,7 @@ async def _assembled(place: Place, apps: Apps, own: OwnAudit, unlock: Unlock) ->
         )
         app = Starlette(routes=[*routes.routes(), Mount(discovery.FHIR, app=fhir)])
         try:
-            yield Mounted(app=Cors(app, apps), parts=_parts(place, charts, unlock))
+            yield Mounted(app=Cors(app, apps), parts=(*_anchoring(place, charts, unlock), *_binding(place)))
         finally:
             await fhir.aclose()
 
@@ -147,7 +150,20 @@ def _smart(
     )
 
 
-def _parts(place: Place, charts: "ServedCharts", unlock: Unlock) -> tuple[Part, ...]:
+def _binding(place: Place) -> tuple[Part, ...]:
+    """Only a registrar can tell who is who on the ledger."""
+    if not (place.home / REGISTRAR_SECRET).is_file():
+        return ()
+    try:
+        secret = RegistrarSecret.load(place.home / REGISTRAR_SECRET)
+    except (Rejected, OSError) as failure:
+        raise HomeUnusable(f"{REGISTRAR_SECRET} cannot be used: {failure}.") from None
+    registry = LedgerRegistry(place.ledger, place.identity.party, secret, system=place.settings.fhir.id_system)
+    binder = Binder(charts=place.charts, registry=registry)
+    return (Part("binding of charts to registered patients", binder.run),)
+
+
+def _anchoring(place: Place, charts: "ServedCharts", unlock: Unlock) -> tuple[Part, ...]:
     name = place.settings.fhir.anchor_as
     if not name:
         return ()

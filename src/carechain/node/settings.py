@@ -122,6 +122,10 @@ class FhirSettings(_Group):
         description="File (mode 0600) with the address of a PostgreSQL database for the charts, "
         "postgresql+psycopg://user:password@host/name; none: a SQLite file in the home.",
     )
+    id_system: str = Field(
+        default="mrn",
+        description="What kind of id a Patient's record number is, as it was named when patients were registered.",
+    )
     anchor_as: str = Field(
         default="",
         description="Name of the key (of staff that may anchor) that anchors what is written over FHIR; none: nobody.",
@@ -563,9 +567,12 @@ def load_settings(
         return Loaded(**given)
     except ValidationError as invalid:
         raise BadSettings(_sentence(invalid)) from None
-    except SettingsError:
+    except SettingsError as unreadable:
+        # The library's own sentence names the table; the value is another exception's and is not looked at.
+        table = re.search(r'for field "([a-z0-9_]+)"', str(unreadable))
+        name = f"CARECHAIN_{table[1].upper()}" if table else "CARECHAIN_…"
         raise BadSettings(
-            "An environment variable CARECHAIN_… cannot be read. Set single settings, for example CARECHAIN_API__PORT."
+            f"The environment variable {name} cannot be read. Set single settings, for example CARECHAIN_API__PORT."
         ) from None
 
 
@@ -601,8 +608,15 @@ def _read(path: Path) -> dict[str, Any]:
         if len(data) > CONFIG_FILE_BYTES:
             raise BadSettings(f"{path} is too large to be a configuration file.")
         return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path} is not a TOML file: {type(error).__name__}. Check quotes and brackets.") from None
+    except tomllib.TOMLDecodeError as error:
+        # Only the place is repeated: the rest of the library's sentence can quote the file.
+        place = re.search(r"\(at (line [0-9]+, column [0-9]+|end of document)\)$", str(error))
+        raise BadSettings(
+            f"{path} is not a TOML file{f': look at {place[1]}' if place else ''}. Check quotes and brackets, "
+            "and that no table or name stands there twice."
+        ) from None
+    except UnicodeDecodeError:
+        raise BadSettings(f"{path} is not UTF-8 text.") from None
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}.") from None
 

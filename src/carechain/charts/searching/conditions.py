@@ -228,12 +228,31 @@ def token_value(text: str, reading: Reading) -> int:
     return coding_term(system, fold_identifier(code))
 
 
+def _is_code(parameter: SearchParameter) -> bool:
+    """Whether values are of the type code (gender, status): resources then name no system, the element implies it."""
+    return bool(parameter.leaves) and all(leaf.type == "code" for leaf in parameter.leaves)
+
+
+def _without_system(text: str) -> str:
+    system, *rest = split(text, "|")
+    return rest[0] if system and len(rest) == 1 and rest[0] else text
+
+
+def _words(text: str, reading: Reading) -> str:
+    """The text to look for; refused if nothing is left of it, since every text begins with nothing."""
+    if not text:
+        raise reading.refuse(SearchCode.BAD_VALUE)
+    return text
+
+
 def _token(parameter: SearchParameter, modifier: str, text: str, reading: Reading) -> Node:
     resource_type, code = parameter.resource_type, parameter.code
     if modifier == "":
-        return Tokens(param_key(resource_type, code), (token_value(text, reading),))
+        value = token_value(_without_system(text) if _is_code(parameter) else text, reading)
+        return Tokens(param_key(resource_type, code), (value,))
     if modifier == "text":
-        return Strings(param_key(resource_type, f"{code}:text"), Match.STARTS, fold(unescape(text)))
+        words = _words(fold(unescape(text)), reading)
+        return Strings(param_key(resource_type, f"{code}:text"), Match.STARTS, words)
     if modifier == "of-type":
         parts = [unescape(part) for part in split(text, "|")]
         if len(parts) != _PARTS_OF_TYPED_IDENTIFIER or not all(parts):
@@ -277,7 +296,7 @@ def _string(parameter: SearchParameter, modifier: str, text: str, reading: Readi
         return Strings(param, Match.EXACT, exact(plain))
     if modifier not in {"", "contains"}:
         raise reading.refuse(SearchCode.UNSUPPORTED_MODIFIER)
-    folded = fold(plain)
+    folded = _words(fold(plain), reading)
     # Names in Han letters are written with and without a space between family and given name.
     forms = {folded: None} if folded.isascii() else {folded: None, folded.replace(" ", ""): None}
     return any_of(*(Strings(param, Match.CONTAINS if modifier else Match.STARTS, form) for form in forms))

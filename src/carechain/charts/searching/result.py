@@ -280,11 +280,11 @@ class _Runner:
     def _rids(self, way: _Way) -> Select[Any]:
         """The rows of the way, each once."""
         arms = [self.sql.with_conditions(arm, way.asked) for arm in way.arms]
-        if way.is_single:
-            return select(arms[0].table.c.rid).select_from(arms[0].origin).where(*arms[0].conditions)
-        together = union(
-            *(select(arm.table.c.rid).select_from(arm.origin).where(*arm.conditions) for arm in arms)
-        ).subquery()
+        listed = [select(arm.table.c.rid).select_from(arm.origin).where(*arm.conditions) for arm in arms]
+        if len(listed) == 1:
+            # A union of one would not take away what repeats.
+            return listed[0].distinct() if arms[0].repeats else listed[0]
+        together = union(*listed).subquery()
         return select(together.c.rid)
 
     # --- one page -----------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from carechain.core.limits import BUNDLE_ENTRIES, FHIR_ENTRY_URL_CHARS, FULL_URL
 from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
 
-_FULL_URL: Final = re.compile(r"(?:urn:uuid:|urn:oid:|https?://)[!-~]+", re.ASCII)
+_FULL_URL: Final = re.compile(r"(?:urn:uuid:|urn:oid:|https?://)[!-~]+|[A-Z][A-Za-z]+/[A-Za-z0-9.\-]{1,64}", re.ASCII)
+"""FHIR wants it absolute; ``Type/id`` is common all the same, and clear: what the entry is called in its bundle."""
 METHODS: Final = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
 TYPES: Final = frozenset({"transaction", "batch"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})

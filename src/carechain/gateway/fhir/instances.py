@@ -4,6 +4,7 @@ What the caller may not see and what does not exist leave by the same line, ``no
 """
 
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
@@ -22,7 +23,7 @@ from carechain.gateway.fhir.conditions import US_PER_S, is_unchanged, version_of
 from carechain.gateway.fhir.outcome import nothing_here
 from carechain.gateway.fhir.paging import PAGE_PARAMETER, Place
 from carechain.gateway.fhir.parameters import Params, last, text_of
-from carechain.gateway.fhir.rights import Right, readable, require_all_types, require_may
+from carechain.gateway.fhir.rights import Right, readable, readable_versions, require_all_types, require_may
 from carechain.gateway.fhir.subsetting import subset_of_params
 from carechain.gateway.principal import Principal
 
@@ -62,10 +63,16 @@ def vread(site: Site, reader: Reader, call: Call) -> Answer:
     version = version_of(target.version)
     if version is None:
         raise nothing_here()
-    stored = reader.vread(call.principal.sight, target.resource_type, target.resource_id, version)
-    if stored is None:
+    return answered(call, _version(site, reader, call, version))
+
+
+def _version(site: Site, reader: Reader, call: Call, version: int) -> Stored:
+    """One version of a resource whose newest one is seen; raises ``Problem`` (404)."""
+    target, principal = call.target, call.principal
+    stored = reader.vread(principal.sight, target.resource_type, target.resource_id, version)
+    if stored is None or not readable_versions(site, reader, principal, [stored]):
         raise nothing_here()
-    return answered(call, stored)
+    return stored
 
 
 def received(site: Site, reader: Reader, call: Call) -> Answer:
@@ -76,10 +83,9 @@ def received(site: Site, reader: Reader, call: Call) -> Answer:
     wanted = last(call.params, "versionId")
     if wanted is not None:
         version = version_of(wanted)
-        earlier = version and reader.vread(call.principal.sight, target.resource_type, target.resource_id, version)
-        if not earlier:
+        if version is None:
             raise nothing_here()
-        stored = earlier
+        stored = _version(site, reader, call, version)
     digest = b64encode(sha256(stored.body).digest()).decode()
     return Answer(
         body=stored.body, headers={**resource_headers(stored), "digest": f"sha-256={digest}"}, given=given([stored])
@@ -109,22 +115,45 @@ def history(site: Site, reader: Reader, call: Call) -> Answer:
         require_all_types(principal, Right.READ)
     params, after = opened_page(site, call)
     count = count_of(params)
-    listed = reader.history(
-        principal.sight,
-        target.resource_type or None,
-        target.resource_id or None,
-        since_of(site, params),
-        count=count + 1,
-        after=None if after is None else msgspec.msgpack.decode(after, type=tuple[int]),
-    )
-    page = listed[:count]
+    since_us = since_of(site, params)
+    named = (target.resource_type or None, target.resource_id or None)
+
+    def listed(place: tuple[int, ...] | None, most: int) -> list[Stored]:
+        return reader.history(principal.sight, *named, since_us, count=most, after=place)
+
+    def kept(some: list[Stored]) -> list[Stored]:
+        return readable_versions(site, reader, principal, some)
+
+    shown, more = full_page(listed, kept, after, count, place_of=lambda one: one.seq)
     links = [self_link(site, call, params)]
-    if len(listed) > count:
-        links.append(next_link(site, call, params, msgspec.msgpack.encode((page[-1].seq,))))
-    shown = readable(site, reader, principal, page)
-    total = len(shown) if after is None and len(listed) <= count else None
+    if more:
+        links.append(next_link(site, call, params, msgspec.msgpack.encode((shown[-1].seq,))))
+    total = len(shown) if after is None and not more else None
     body = bundle("history", (history_entry(site.base_url, one) for one in shown), links=links, total=total)
     return Answer(body=body, given=given(shown, *([target.resource_type] if target.resource_type else [])))
+
+
+def full_page(
+    listed: Callable[[tuple[int, ...] | None, int], list[Stored]],
+    kept: Callable[[list[Stored]], list[Stored]],
+    after: bytes | None,
+    count: int,
+    *,
+    place_of: Callable[[Stored], int],
+) -> tuple[list[Stored], bool]:
+    """A page of ``count`` of what is kept of a listing, and whether there is more of that.
+
+    What rights and scopes take away leaves no gap and makes no next link: else pages would tell how much it is.
+    """
+    page: list[Stored] = []
+    most, place = count + 1, None if after is None else msgspec.msgpack.decode(after, type=tuple[int])
+    while len(page) <= count:
+        some = listed(place, most)
+        page += kept(some)
+        if len(some) < most:
+            break
+        most, place = FHIR_PAGE, (place_of(some[-1]),)
+    return page[:count], len(page) > count
 
 
 def opened_page(site: Site, call: Call) -> tuple[Params, bytes | None]:

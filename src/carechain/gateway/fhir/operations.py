@@ -16,7 +16,7 @@ from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.fhir.bundling import Listed, bundle, search_entry
 from carechain.gateway.fhir.call import Answer, Call, Site, given
-from carechain.gateway.fhir.instances import count_of, next_link, opened_page, self_link, since_of
+from carechain.gateway.fhir.instances import count_of, full_page, next_link, opened_page, self_link, since_of
 from carechain.gateway.fhir.outcome import Issue, all_well, issue_of, nothing_here, outcome
 from carechain.gateway.fhir.parameters import Params
 from carechain.gateway.fhir.references import references
@@ -93,24 +93,24 @@ def everything(site: Site, reader: Reader, call: Call) -> Answer:
     pseudonym = reader.pseudonym(patient_id)
     if pseudonym is None:
         raise nothing_here()
-    listed = reader.everything(
-        principal.sight,
-        pseudonym,
-        types,
-        since_of(site, params),
-        count=count + 1,
-        after=None if after is None else msgspec.msgpack.decode(after, type=tuple[int]),
-    )
-    page = readable(site, reader, principal, listed[:count])
+    since_us = since_of(site, params)
+
+    def listed(place: tuple[int, ...] | None, most: int) -> list[Stored]:
+        return reader.everything(principal.sight, pseudonym, types, since_us, count=most, after=place)
+
+    def kept(some: list[Stored]) -> list[Stored]:
+        return readable(site, reader, principal, some)
+
+    page, more = full_page(listed, kept, after, count, place_of=lambda one: one.rid)
     if after is None and not page and not _sees(site, reader, principal, patient_id):
         raise nothing_here()
     others = readable(site, reader, principal, _supporting(reader, principal, page, types))
     links = [self_link(site, call, [pair for pair in params if pair[0] not in {"_format", "_pretty"}])]
-    if len(listed) > count:
-        links.append(next_link(site, call, params, msgspec.msgpack.encode((listed[count - 1].rid,))))
+    if more:
+        links.append(next_link(site, call, params, msgspec.msgpack.encode((page[-1].rid,))))
     entries = [search_entry(_listed(site, one, "match")) for one in page]
     entries += [search_entry(_listed(site, one, "include")) for one in others]
-    total = len(page) if after is None and len(listed) <= count else None
+    total = len(page) if after is None and not more else None
     return Answer(body=bundle("searchset", entries, links=links, total=total), given=given([*page, *others]))
 
 

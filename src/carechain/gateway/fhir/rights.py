@@ -12,11 +12,13 @@ from carechain.charts.repository import Reader, Stored
 from carechain.charts.searching.query import narrowed, parse, restrict
 from carechain.charts.searching.result import Page, search
 from carechain.charts.searching.tree import SearchQuery
+from carechain.charts.serving import served
 from carechain.core.rejection import Rejected
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.fhir.call import Site
 from carechain.gateway.fhir.parameters import parse as parse_parameters
 from carechain.gateway.principal import Principal
+from carechain.gateway.providers.matching import within_scopes
 
 
 class Right(Enum):
@@ -74,6 +76,20 @@ def readable(site: Site, reader: Reader, principal: Principal, listed: Sequence[
         if may(principal, resource_type, Right.READ):
             kept.update(_matching(site, reader, principal, resource_type, rids))
     return [one for one in listed if one.rid in kept]
+
+
+def readable_versions(site: Site, reader: Reader, principal: Principal, listed: Sequence[Stored]) -> list[Stored]:
+    """As :func:`readable` for any versions: an old one must match the scopes' queries itself, like the newest."""
+    kept = readable(site, reader, principal, listed)
+    by_type: dict[str, dict[bytes, int]] = defaultdict(dict)
+    for one in kept:
+        if principal.may(one.resource_type).filters:
+            by_type[one.resource_type][served(one)] = one.seq
+    hidden: set[int] = set()
+    for resource_type, versions in by_type.items():
+        shown = within_scopes(principal, resource_type, versions, zone=site.zone)
+        hidden.update(versions.values() - {versions[body] for body in shown})
+    return [one for one in kept if one.seq not in hidden]
 
 
 def _matching(site: Site, reader: Reader, principal: Principal, resource_type: str, rids: list[int]) -> list[int]:

@@ -34,7 +34,7 @@ from carechain.gateway.fhir.references import rewrite
 from carechain.gateway.fhir.resources import Draft, draft, fresh_id
 from carechain.gateway.fhir.rights import Right, require_may
 from carechain.gateway.fhir.routing import ID, Kind, Target, route
-from carechain.gateway.fhir.writing import after_patch, apply, changeable, require_version
+from carechain.gateway.fhir.writing import after_patch, apply, changeable, require_may_patch, require_version
 from carechain.gateway.principal import Principal
 
 READS: Final = frozenset(
@@ -105,6 +105,7 @@ def _step(entry: Entry, principal: Principal, read_only_types: frozenset[str]) -
     require(target.resource_type not in read_only_types, FhirCode.READ_ONLY_TYPE)
     require_may(principal, target.resource_type, Right.CREATE if target.kind is Kind.CREATE else Right.UPDATE)
     if target.kind in {Kind.PATCH, Kind.PATCH_MATCHING}:
+        require_may_patch(principal, target.resource_type)
         return Step(entry=entry, target=target, params=params)
     new = draft(entry.body, target.resource_type)
     if target.kind is Kind.UPDATE:
@@ -240,7 +241,8 @@ def _changes(site: Site, writer: Writer, principal: Principal, meant: Sequence[M
             continue
         with about(one.step.entry):
             body = _body_of(one, resolver)
-        changes.append((one, Change(resource_type=one.resource_type, resource_id=one.resource_id, body=body)))
+        change = Change(resource_type=one.resource_type, resource_id=one.resource_id, body=body, is_valid=True)
+        changes.append((one, change))
     return changes
 
 

@@ -54,7 +54,7 @@ def update_matching(site: Site, writer: Writer, call: Call, new: Draft) -> Answe
 def patch(site: Site, writer: Writer, call: Call) -> Answer:
     """PATCH to an id, with a JSON Patch of the resource as it is served."""
     target = call.target
-    require_may(call.principal, target.resource_type, Right.UPDATE)
+    require_may_patch(call.principal, target.resource_type)
     stored = changeable(site, writer, call.principal, target.resource_type, target.resource_id)
     if stored is None:
         raise nothing_here()
@@ -63,7 +63,7 @@ def patch(site: Site, writer: Writer, call: Call) -> Answer:
 
 def patch_matching(site: Site, writer: Writer, call: Call) -> Answer:
     """PATCH with criteria: exactly one resource must match."""
-    require_may(call.principal, call.target.resource_type, Right.UPDATE)
+    require_may_patch(call.principal, call.target.resource_type)
     stored = matching(site, writer, call.principal, call.target.resource_type, _criteria_of(call))
     if stored is None:
         raise nothing_here()
@@ -76,6 +76,12 @@ def changeable(site: Site, writer: Writer, principal: Principal, resource_type: 
     if stored is None or not may(principal, resource_type, Right.READ):
         return stored
     return stored if readable(site, writer, principal, [stored]) else None
+
+
+def require_may_patch(principal: Principal, resource_type: str) -> None:
+    """Raise ``Rejected`` (403) unless the caller may update and read: what comes of a patch tells what was there."""
+    require_may(principal, resource_type, Right.UPDATE)
+    require_may(principal, resource_type, Right.READ)
 
 
 def after_patch(stored: Stored, steps: bytes) -> Draft:
@@ -126,7 +132,7 @@ def _patch(site: Site, writer: Writer, call: Call, stored: Stored) -> Answer:
 
 def _stored(writer: Writer, principal: Principal, new: Draft, resource_id: str, *, create: bool) -> Applied:
     change = Change(
-        resource_type=new.resource_type, resource_id=resource_id, body=new.body, if_match=None, create=create
+        resource_type=new.resource_type, resource_id=resource_id, body=new.body, create=create, is_valid=True
     )
     return apply(writer, principal, [change])[0]
 

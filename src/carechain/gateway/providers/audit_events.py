@@ -7,9 +7,8 @@ log; an institution names the patient.
 
 import asyncio
 import re
-import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Final
 
@@ -48,20 +47,27 @@ class ReadIndex:
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        self._lock = threading.Lock()
+        self._turn = asyncio.Lock()
         self._after = 0
         self._entries: dict[bytes, array[int]] = {}
 
-    def of(self, pseudonym: bytes, pseudonym_of: Callable[[bytes], bytes | None]) -> Sequence[int]:
-        """The numbers of the patient's entries, oldest first; raises ``AuditUnavailable``, ``AuditDamaged``."""
-        with self._lock:
-            while page := self._audit.entries(self._after, RELEASE_DIGESTS):
+    async def catch_up(self, ledger: LedgerView) -> None:
+        """Take in what was read since; raises ``AuditUnavailable``, ``AuditDamaged``.
+
+        The file is read in a thread, page by page, and the ledger between the pages here, in the loop that owns it.
+        """
+        async with self._turn:
+            while page := await asyncio.to_thread(self._audit.entries, self._after, RELEASE_DIGESTS):
+                tickets = ledger.view().contracts.access
                 for entry in page:
-                    about = pseudonym_of(entry.read.ticket)
+                    about = tickets.pseudonym_of(entry.read.ticket)
                     if about is not None:
                         self._entries.setdefault(about, array("Q")).append(entry.number)
                 self._after = page[-1].number
-            return tuple(self._entries.get(pseudonym, ()))
+
+    def of(self, pseudonym: bytes) -> Sequence[int]:
+        """The numbers of the patient's entries, oldest first."""
+        return tuple(self._entries.get(pseudonym, ()))
 
 
 class AuditEventProvider:
@@ -83,13 +89,16 @@ class AuditEventProvider:
 
     async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - one type
         """One event of a log that the caller may read."""
-        body = await asyncio.to_thread(self._read, principal, resource_id)
+        # The ledger is only read in the loop that owns it, so nothing of this goes to a thread.
+        body = self._read(principal, resource_id)
         readable = [] if body is None else within_scopes(principal, "AuditEvent", [body], zone=self._zone)
         return next(iter(readable), None)
 
     async def search(self, principal: Principal, resource_type: str, params: Sequence[tuple[str, str]]) -> list[bytes]:
         """The matches, newest first. Raises ``TOO_MANY_MATCHES`` for a log longer than one answer holds."""
-        return await asyncio.to_thread(self._search, principal, resource_type, params)
+        if self._reads is not None:
+            await self._reads.catch_up(self._ledger)
+        return self._search(principal, resource_type, params)
 
     def _read(self, principal: Principal, resource_id: str) -> bytes | None:
         found = read_numbered(resource_id)
@@ -134,7 +143,7 @@ class AuditEventProvider:
         for line in caller.rows("access.log", LogPage(pseudonym)):
             yield line.line.at_s, events.of_line(line)
         if self._reads is not None and self._audit is not None:
-            numbers = self._reads.of(pseudonym, caller.view.contracts.access.pseudonym_of)
+            numbers = self._reads.of(pseudonym)
             require(len(numbers) <= ROWS, DocumentCode.TOO_MANY_MATCHES)
             for number in numbers:
                 (entry,) = self._audit.entries(number - 1, 1)

@@ -5,7 +5,6 @@ grants that are to him or to his organisation. ``Consent/$to-messages`` turns a 
 patient signs: the server signs nothing, and nothing is in force before the ledger has them.
 """
 
-import asyncio
 import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -60,7 +59,8 @@ class ConsentProvider:
 
     async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - one type
         """The Consent of a grant or of a standing rule that the caller may see."""
-        body = await asyncio.to_thread(self._read, principal, resource_id)
+        # The ledger is only read in the loop that owns it, so nothing of this goes to a thread.
+        body = self._read(principal, resource_id)
         return None if body is None else next(iter(within_scopes(principal, "Consent", [body], zone=self._zone)), None)
 
     async def search(
@@ -70,7 +70,7 @@ class ConsentProvider:
         params: Sequence[tuple[str, str]],
     ) -> list[bytes]:
         """The matches, the patient's grants by id, then the rules by number."""
-        return await asyncio.to_thread(self._search, principal, resource_type, params)
+        return self._search(principal, resource_type, params)
 
     # --- out ----------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class ConsentProvider:
         body: bytes,
     ) -> bytes:
         """The messages for a Consent, as a Parameters resource; refused where it cannot be said on the ledger."""
-        return await asyncio.to_thread(self._messages, principal, body)
+        return self._messages(principal, body)
 
     def _messages(self, principal: Principal, body: bytes) -> bytes:
         caller = Caller(self._ledger.view(), principal)

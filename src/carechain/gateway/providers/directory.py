@@ -6,7 +6,6 @@ is its own organisation's; of anybody else a caller finds whom it can name by id
 where a member's records can be asked for.
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, Final
@@ -69,7 +68,8 @@ class DirectoryProvider:
         """The matches by id; of staff, the caller's own organisation's and whom the search names by id."""
         if not principal.sight.directory:
             return []
-        return await asyncio.to_thread(self._search, principal, resource_type, params)
+        # The ledger is only read in the loop that owns it, so this does not go to a thread.
+        return self._search(principal, resource_type, params)
 
     def _search(self, principal: Principal, resource_type: str, params: Sequence[tuple[str, str]]) -> list[bytes]:
         caller = Caller(self._ledger.view(), principal)

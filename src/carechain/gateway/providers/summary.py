@@ -101,7 +101,8 @@ class SummaryProvider:
     ) -> bytes:
         """The document; ``source`` and what goes with it is as in ``$remote-read``, for records at other members."""
         patient_id = patient_id_of(principal, resource_id, params)
-        seen, own = await asyncio.to_thread(self._own_part, principal, patient_id)
+        author = self._organization(self._organisation)
+        seen, own = await asyncio.to_thread(self._own_part, principal, patient_id, author)
         if self._readings is not None:
             await self._readings.note(seen.reading(principal, SUMMARY))
         others = await self._elsewhere(principal, params, body)
@@ -134,14 +135,13 @@ class SummaryProvider:
         named = [(name, value) for name, value in params if name != "patient"]
         return remote_parts(await read(principal, "", named, body))
 
-    def _own_part(self, principal: Principal, patient_id: str) -> tuple[Seen, Part]:
+    def _own_part(self, principal: Principal, patient_id: str, author: Json) -> tuple[Seen, Part]:
         with self._charts.reading() as reader:
             seen = visible_patient(reader, principal, patient_id, zone=self._zone)
             named = dict.fromkeys(name for one in seen.resources for name in references(one))
             shared = [name for name in named if name.partition("/")[0] in DIRECTORY]
             require(len(shared) <= REFERRED, DocumentCode.TOO_MANY_MATCHES)
             directory = directory_of(reader, principal, shared)
-        author = self._organization(self._organisation)
         return seen, self._part(author, self._base_url, [*seen.resources, *directory])
 
     def _remote_part(self, part: RemotePart) -> Part:
