@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The consensus engine of networks with several validators; a released version, never a moving one.
 COMETBFT := github.com/cometbft/cometbft/cmd/cometbft@v0.39.4
 
-.PHONY: help demo demo-consortium engine databases test check lint format types layers doctest bench docs definitions wheel lock clean
+.PHONY: help demo demo-consortium engine databases clients test check lint format types layers doctest bench docs definitions wheel lock clean
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -31,10 +31,14 @@ engine: $(VENV)/.engine ## Build CometBFT into .venv, with the Go toolchain here
 databases: ## Install PostgreSQL and MariaDB for the tests, without starting them; needs root and apt-get.
 	@sh tools/databases.sh
 
-# Without the engine or the databases their tests are skipped and say so; under CI=true that fails the run.
+# npm installs exactly what the lock says, into .venv; without Node.js the tests of these clients are skipped.
+clients: $(VENV)/clients/.installed ## Install FHIR clients from npm for the tests; needs Node.js 20.
+
+# Without the engine, the databases or the clients their tests are skipped and say so; under CI=true that fails the run.
 test: $(VENV)/.test ## Set up and run every test.
 	@$(MAKE) --no-print-directory engine || echo "going on without the consensus engine: its tests are skipped" >&2
 	@$(MAKE) --no-print-directory databases || echo "going on without the databases: their tests are skipped" >&2
+	@$(MAKE) --no-print-directory clients || echo "going on without the clients from npm: their tests are skipped" >&2
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: lint types layers doctest ## Style, types, layers and documentation.
@@ -109,6 +113,12 @@ $(VENV)/.engine: $(VENV)/.venv
 	@PATH="$$PATH:$(abspath $(VENV))/go/bin" PYTHONPATH="$(abspath $(VENV))/go" GOBIN="$(abspath $(BIN))" \
 		go install $(COMETBFT) || { \
 		echo "CometBFT could not be built: the Go module proxy must be reachable, or put the program on the PATH" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/clients/.installed: tests/clients/npm/package-lock.json $(VENV)/.venv
+	@command -v npm >/dev/null 2>&1 || { echo "npm is not installed: install Node.js 20 or newer" >&2; exit 1; }
+	@mkdir -p $(@D) && cp tests/clients/npm/package.json tests/clients/npm/package-lock.json $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test requirements/dev.txt

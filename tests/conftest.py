@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
 from database_programs import missing_databases
+from npm_clients import missing_clients
 
 pytest_plugins = ["stores", "clinics"]
 
@@ -51,7 +52,7 @@ def _missing_engine() -> str:
     return ""
 
 
-_EXTERNAL = {"engine": _missing_engine, "databases": missing_databases}
+_EXTERNAL = {"engine": _missing_engine, "databases": missing_databases, "clients": missing_clients}
 """What a test may need from outside this project, by its marker: why it is not here."""
 
 

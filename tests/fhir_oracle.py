@@ -228,9 +228,8 @@ class Oracle:
             resource = {name: value for name, value in resource.items() if name not in TEXTS_FOR_TIMES}
         for alternative in _alternatives(parameter.expression):
             evaluate, target = _compiled(resource["resourceType"], alternative)
-            for value in evaluate(resource):
-                if not target or reference_of(value).startswith(f"{target}/"):
-                    found.append(value)
+            leads = f"{target}/" if target else ""
+            found += [value for value in evaluate(resource) if not leads or reference_of(value).startswith(leads)]
         return found
 
     # --- searches -------------------------------------------------------------------------------------
@@ -258,7 +257,9 @@ class Oracle:
                         found.add(reference)
             else:
                 found |= {
-                    f"{source}/{one}" for one in self.by_type[source] if matched & set(self.references(source, one, code))
+                    f"{source}/{one}"
+                    for one in self.by_type[source]
+                    if matched & set(self.references(source, one, code))
                 }
         return found - matched
 

@@ -1,4 +1,4 @@
-"""A small practice as US Core would have it: two patients and what is known about them, and searches with their answers.
+"""A small practice as US Core would have it: two patients, what is known about them, and searches with their answers.
 
 Written by hand so that the tests of the FHIR server need no data from elsewhere. ``RESOURCES`` are valid R4 resources;
 ``SEARCHES`` pairs a search with the ids that it must find, in order where it sorts; ``STATUSES`` pairs other requests
@@ -74,7 +74,10 @@ RESOURCES: Final[list[Json]] = [
             {
                 "url": f"{US_CORE}/us-core-race",
                 "extension": [
-                    {"url": "ombCategory", "valueCoding": {"system": "urn:oid:2.16.840.1.113883.6.238", "code": "2106-3"}},
+                    {
+                        "url": "ombCategory",
+                        "valueCoding": {"system": "urn:oid:2.16.840.1.113883.6.238", "code": "2106-3"},
+                    },
                     {"url": "text", "valueString": "White"},
                 ],
             }
@@ -219,7 +222,11 @@ RESOURCES: Final[list[Json]] = [
         medicationCodeableConcept=concept("860975", "http://www.nlm.nih.gov/research/umls/rxnorm"),
         authoredOn="2024-04",
     ),
-    {"resourceType": "Medication", "id": "salbutamol", "code": concept("745679", "http://www.nlm.nih.gov/research/umls/rxnorm")},
+    {
+        "resourceType": "Medication",
+        "id": "salbutamol",
+        "code": concept("745679", "http://www.nlm.nih.gov/research/umls/rxnorm"),
+    },
     about(
         "Immunization",
         "flu",
@@ -268,7 +275,9 @@ RESOURCES: Final[list[Json]] = [
         "amy",
         status="current",
         type=concept("34133-9", LOINC),
-        category=[concept("clinical-note", "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category")],
+        category=[
+            concept("clinical-note", "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category")
+        ],
         date="2023-03-02T00:00:00Z",
         content=[{"attachment": {"contentType": "text/plain", "url": "http://practice.example/letters/1.txt"}}],
         context={"period": {"start": "2023-03-01", "end": "2023-03-01"}, "encounter": [to("Encounter/visit")]},
@@ -281,7 +290,11 @@ RESOURCES: Final[list[Json]] = [
         "agent": [{"who": to("Practitioner/bone"), "onBehalfOf": to("Organization/practice")}],
     },
     about(
-        "RiskAssessment", "risk", "amy", status="final", prediction=[{"probabilityDecimal": 0.25}, {"probabilityDecimal": 0.75}]
+        "RiskAssessment",
+        "risk",
+        "amy",
+        status="final",
+        prediction=[{"probabilityDecimal": 0.25}, {"probabilityDecimal": 0.75}],
     ),
     {
         "resourceType": "Questionnaire",
@@ -360,7 +373,10 @@ SEARCHES: Final = [
     ("AllergyIntolerance?patient=amy&clinical-status=active", "nuts"),
     ("Observation?patient=amy", OF_AMY),
     ("Observation?patient=amy&category=vital-signs", VITALS),
-    ("Observation?patient=amy&category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory", "glucose"),
+    (
+        "Observation?patient=amy&category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory",
+        "glucose",
+    ),
     ("Observation?patient=amy&category=laboratory,social-history", "glucose smoking"),
     ("Observation?patient=amy&code=29463-7,2339-0", "glucose weight-1 weight-2"),
     ("Observation?patient=amy&code=http://loinc.org|29463-7&date=ge2023", "weight-2"),

@@ -14,6 +14,8 @@ from fhir_oracle import Oracle, Unjudged, codings, date_values, reference_of, te
 
 PREFIXES: Final = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb")
 _SPECIAL: Final = frozenset(",|$\\+%&#")
+_MISSING_SHARE: Final = 0.2
+"""How often a parameter's presence is asked for instead of a value."""
 _DATE_CUTS: Final = (4, 7, 10, 16, 19)
 
 
@@ -78,8 +80,9 @@ class Questions:
                 made += maker(parameter, value)
             except Unjudged:
                 continue
-        made += [(f"{parameter.code}:missing", word, "missing") for word in ("true", "false")]
         self.rng.shuffle(made)
+        if self.rng.random() < _MISSING_SHARE:
+            made.insert(0, (f"{parameter.code}:missing", self.rng.choice(("true", "false")), "missing"))
         for name, text, about in made[:most]:
             if text and not (_SPECIAL - set("|+")) & set(text.replace(",", "", 1)) and text == text.strip():
                 yield Question(resource_type=resource_type, params=((name, text),), about=about)
@@ -157,8 +160,10 @@ class Questions:
         if isinstance(value, dict) and "value" in value.get("identifier", {}):
             made.append((f"{code}:identifier", value["identifier"]["value"], "reference:identifier"))
         made += [(f"{code}:{kind}.{name}", text, f"chain {about}") for name, text, about in self._inner(kind, identity)]
-        return [(name, text.removeprefix(f"{self.base_url}/") if "absolute" not in about else text, about)
-                for name, text, about in made]
+        return [
+            (name, text.removeprefix(f"{self.base_url}/") if "absolute" not in about else text, about)
+            for name, text, about in made
+        ]
 
     def _inner(self, kind: str, identity: str) -> list[tuple[str, str, str]]:
         """Conditions that a certain resource meets."""
@@ -272,7 +277,7 @@ class Questions:
                 parameter.code
                 for parameter in search_parameters(first.resource_type).values()
                 if (parameter.kind in {"date", "string"} or parameter.code == "_id")
-                and parameter.code not in {"_lastUpdated"}
+                and parameter.code != "_lastUpdated"
             ]
             picked = self.rng.sample(codes, min(len(codes), self.rng.choice((1, 1, 2))))
             sort = ",".join(self.rng.choice(("", "-")) + code for code in picked)

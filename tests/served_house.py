@@ -7,20 +7,25 @@ wallet. The world moves only when the test moves it.
 
 import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from carechain.charts.repository import Repository
 from carechain.gatekeeper.listen import Listener
 from carechain.gateway.clients import Client, Proof, hash_of
 from carechain.node.ports import free_ports
 from smart_house import SCOPES, SECRET, SmartHouse
 from world import Signer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Json = dict[str, Any]
+
+CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 
 
 class ServedHouse(SmartHouse):
@@ -62,6 +67,21 @@ class ServedHouse(SmartHouse):
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
 
+    @property
+    def patient(self) -> str:
+        """The id of Steve's file."""
+        with Repository(self.charts).reading() as reader:
+            found = reader.patient(self.world.steve.id)
+        assert found is not None
+        return found
+
+    def store(self, *resources: Json) -> None:
+        """The laboratory files resources under their ids."""
+        bearer = {"authorization": f"Bearer {self.system_token()}", "content-type": "application/fhir+json"}
+        for one in resources:
+            answer = self.ask("PUT", f"/fhir/{one['resourceType']}/{one['id']}", headers=bearer, json=one)
+            assert answer.is_success, answer.text
+
     def approve(self, address: str, by: Signer | None = None) -> tuple[str, bytes]:
         """A browser goes where the app sends it, Steve approves with a grant: where the browser goes, and the grant."""
         page = self.browser.get(address)
@@ -75,6 +95,11 @@ class ServedHouse(SmartHouse):
         back = self.wait(handle)
         assert back.status_code == 303, back.text
         return back.headers["location"], grant
+
+    def token_of_app(self) -> tuple[str, bytes]:
+        """An access token that Steve let the public app have, and the grant behind it."""
+        told, grant = self.tokens()
+        return str(told["access_token"]), grant
 
     def close(self) -> None:
         self._stop()
@@ -90,3 +115,17 @@ def _secret() -> Json:
 def client_settings(house: ServedHouse, client: Client) -> Json:
     """What an app of this hospital is told by its operator."""
     return {"app_id": client.client_id, "api_base": house.base, "redirect_uri": client.redirects[0], "scope": SCOPES}
+
+
+def result(resource_id: str | None, patient: str, *, confidentiality: str = "N", day: str = "2026-01-05") -> Json:
+    """A laboratory result."""
+    return {
+        "resourceType": "Observation",
+        **({"id": resource_id} if resource_id else {}),
+        "meta": {"security": [{"system": CONFIDENTIALITY, "code": confidentiality}]},
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "718-7"}], "text": "Haemoglobin"},
+        "subject": {"reference": f"Patient/{patient}"},
+        "effectiveDateTime": day,
+        "valueQuantity": {"value": 13.5, "unit": "g/dL", "system": "http://unitsofmeasure.org", "code": "g/dL"},
+    }

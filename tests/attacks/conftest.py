@@ -1,4 +1,4 @@
-"""The attacks on sealed records, each with a name and one test.
+"""The attacks on sealed records and on the FHIR server, each with a name and one test.
 
 Goal: every way that somebody has thought of to read, lose, forge, frame or bring back is tried, and fails as the
 documents say it does. Method: no mocks. The attacker is real code as well: contracts on the ledger of ``world``,
@@ -148,6 +148,62 @@ sees that nothing secret is printed. Every case:
 - ``test_signature_malleability_of_p256_and_ed25519``
 - ``test_key_for_which_anything_is_signed``
 - ``test_object_of_the_other_suite``
+
+**The FHIR server** (``test_attack_fhir.py``)
+
+- ``test_hidden_result_drawn_into_a_report_of_ones_own``
+- ``test_reference_laid_out_for_a_result_to_come``
+- ``test_grade_of_ones_own_resource_as_an_oracle``
+- ``test_chart_of_ones_own_resource_as_an_oracle``
+- ``test_id_of_something_hidden_claimed_in_a_transaction``
+- ``test_conditional_reference_to_something_hidden``
+- ``test_patch_by_an_app_that_may_only_write``
+- ``test_patch_test_on_something_hidden``
+- ``test_pages_that_count_what_the_scopes_hide``
+- ``test_history_that_counts_what_the_scopes_hide``
+- ``test_old_version_that_the_scopes_do_not_cover``
+- ``test_types_read_through_types_that_scopes_open``
+- ``test_includes_of_what_the_scopes_hide``
+- ``test_reading_by_counting``
+- ``test_reading_by_listening``
+- ``test_probing_by_batch``
+- ``test_beats_that_tell_of_hidden_writes``
+- ``test_stolen_page_link``
+- ``test_export_of_another_caller``
+- ``test_all_downloads_held_by_one_caller``
+- ``test_chains_that_multiply``
+- ``test_bodies_that_break_parsers``
+- ``test_patches_that_grow``
+- ``test_narrative_that_runs_in_a_browser``
+- ``test_errors_that_repeat_what_was_sent``
+- ``test_malicious_member_gives_what_breaks_or_runs``
+- ``test_remote_reading_beyond_the_tokens_scopes``
+
+**SMART on FHIR** (``test_attack_smart.py``)
+
+- ``test_code_sent_to_the_attackers_address``
+- ``test_two_requests_in_one``
+- ``test_pkce_downgraded_when_asking``
+- ``test_overheard_code_without_its_verifier``
+- ``test_code_of_another_app``
+- ``test_code_used_a_second_time``
+- ``test_mix_up_of_two_servers``
+- ``test_approval_collected_by_another_browser``
+- ``test_launch_used_again_or_by_another_app``
+- ``test_launched_app_asks_for_other_patients_consents``
+- ``test_algorithm_confusion``
+- ``test_assertion_replayed_or_for_somebody_else``
+- ``test_refresh_token_used_again``
+- ``test_refresh_token_of_another_app``
+- ``test_token_of_one_kind_used_as_another``
+- ``test_token_after_the_grant_was_revoked``
+- ``test_token_after_its_app_was_registered_for_less``
+- ``test_tickets_brought_along_by_an_app``
+- ``test_app_reads_another_patient``
+- ``test_introspection_of_somebody_elses_token``
+- ``test_counting_under_a_ticket_leaves_a_line_in_the_patients_log``
+- ``test_secrets_in_files_and_logs``
+- ``test_foreign_page_reads_with_a_script``
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from fhir_oracle import Oracle
 from fhir_practice import RESOURCES
 from fhir_recordings import data_folder, load_reference_server
 from fhir_world import BASE, FhirWorld, entry, transaction
+from stores import Server
 
 OWN_PATIENTS: Final = 8
 _ON_SERVER: Final = pytest.mark.databases
@@ -36,38 +36,55 @@ def _load_own(world: FhirWorld) -> None:
 
 
 _CONTENTS: Final = {"practice": _load_practice, "own": _load_own, "reference": load_reference_server}
-WorldOf = Callable[[str, str], FhirWorld]
+Place = Callable[[ExitStack], Path | str]
+
+
+class Worlds:
+    """Servers on one database by what they hold, each loaded once; tests that share one must not disturb the others."""
+
+    def __init__(self, stack: ExitStack, place: Place) -> None:
+        self._stack = stack
+        self._place = place
+        self._known: dict[str, FhirWorld] = {}
+
+    def of(self, content: str) -> FhirWorld:
+        """The server with that content; skips the test if the content is not here."""
+        if content == "reference":
+            data_folder()
+        if content not in self._known:
+            world = self._stack.enter_context(FhirWorld(self._place(self._stack)))
+            _CONTENTS[content](world)
+            self._known[content] = world
+        return self._known[content]
 
 
 @pytest.fixture(scope="session")
-def world_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorldOf]:
-    """Servers by what they hold and on which database, each loaded once; tests that share one only read."""
+def sqlite_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     with ExitStack() as stack:
+        yield Worlds(stack, lambda _: tmp_path_factory.mktemp("conformance") / "charts.sqlite")
 
-        @cache
-        def world_of(content: str, database: str) -> FhirWorld:
-            if content == "reference":
-                data_folder()
-            place: Path | str = tmp_path_factory.mktemp("conformance") / "charts.sqlite"
-            if database == "postgresql":
-                place = stack.enter_context(request.getfixturevalue("postgresql").new_database())
-            world = stack.enter_context(FhirWorld(place))
-            _CONTENTS[content](world)
-            return world
 
-        yield world_of
+@pytest.fixture(scope="session")
+def postgresql_worlds(postgresql: Server) -> Iterator[Worlds]:
+    with ExitStack() as stack:
+        yield Worlds(stack, lambda stack: stack.enter_context(postgresql.new_database()))
+
+
+def _worlds(request: pytest.FixtureRequest, database: str) -> Worlds:
+    worlds: Worlds = request.getfixturevalue(f"{database}_worlds")
+    return worlds
 
 
 @pytest.fixture(params=_DATABASES)
-def practice(request: pytest.FixtureRequest, world_of: WorldOf) -> FhirWorld:
+def practice(request: pytest.FixtureRequest) -> FhirWorld:
     """A server that holds the hand-made practice."""
-    return world_of("practice", request.param)
+    return _worlds(request, request.param).of("practice")
 
 
 @pytest.fixture(params=_DATABASES, scope="session")
-def reference_world(request: pytest.FixtureRequest, world_of: WorldOf) -> FhirWorld:
+def reference_world(request: pytest.FixtureRequest) -> FhirWorld:
     """A server that holds what the recorded US Core server held."""
-    return world_of("reference", request.param)
+    return _worlds(request, request.param).of("reference")
 
 
 @pytest.fixture(
@@ -79,9 +96,10 @@ def reference_world(request: pytest.FixtureRequest, world_of: WorldOf) -> FhirWo
     ],
     ids="-".join,
 )
-def loaded_world(request: pytest.FixtureRequest, world_of: WorldOf) -> FhirWorld:
+def loaded_world(request: pytest.FixtureRequest) -> FhirWorld:
     """Each content on each database."""
-    return world_of(*request.param)
+    content, database = request.param
+    return _worlds(request, database).of(content)
 
 
 @pytest.fixture(scope="session")

@@ -211,10 +211,12 @@ def in_bundle(kind: str, method: str, url: str) -> Callable[[Ward, Role, str], h
     return ask
 
 
-def create(condition: str = "") -> Callable[[Ward, Role, str], httpx.Response]:
+def create(query: str = "", *, condition: str = "") -> Callable[[Ward, Role, str], httpx.Response]:
     def ask(ward: Ward, role: Role, rid: str) -> httpx.Response:
         headers = {"if_none_exist": condition.replace("ID", rid)} if condition else {}
-        return ward.call(role, "POST", "Observation", changed(ward, rid, named=False), **headers)
+        return ward.call(
+            role, "POST", f"Observation{query.replace('ID', rid)}", changed(ward, rid, named=False), **headers
+        )
 
     return ask
 
@@ -310,7 +312,8 @@ INTERACTIONS: Final = (
     row("search everywhere by POST", READ, form("_search", "_type=Observation&_id=ID"), Kind.SEARCH_SYSTEM, hidden=200),
     row("search in a compartment", READ, get(f"Patient/{OLGA}/Observation?_id=ID"), Kind.COMPARTMENT, hidden=200),
     row("create", CREATE, create(), Kind.CREATE, seen=201, hidden=403, by_id=False),
-    row("create, unless there", CREATE, create("_id=ID"), Kind.CREATE, hidden=403, stores=False),
+    row("create, unless there", CREATE, create(condition="_id=ID"), Kind.CREATE, hidden=403, stores=False),
+    row("create at an address", CREATE, create("?_id=ID"), Kind.CREATE, hidden=403, stores=False),
     row("update", CHANGE, put("Observation/ID", named=True), Kind.UPDATE),
     row("update of a match", CHANGE, put("Observation?_id=ID", named=False), Kind.UPDATE_MATCHING, hidden=403),
     row("patch", CHANGE, patch("Observation/ID"), Kind.PATCH),
@@ -343,7 +346,7 @@ ELSEWHERE: Final = {
     "remote-read": "asks other members in the name of a system's own party; people have none (test_remote)",
 }
 """Operations that are no part of the matrix, and why."""
-CELLS: Final = 7056
+CELLS: Final = 7224
 
 
 def test_no_interaction_role_or_situation_is_missing(ward: Ward) -> None:

@@ -6,6 +6,7 @@ ids; every other request with its status. Needs no data from elsewhere.
 
 from urllib.parse import parse_qsl, urlencode
 
+import orjson
 import pytest
 
 from carechain.charts.validation import validate
@@ -80,8 +81,6 @@ def test_what_comes_along(practice: FhirWorld, search: str, expected: str) -> No
 
 
 def test_the_practice_is_valid() -> None:
-    import orjson
-
     for one in RESOURCES:
         assert not [issue for issue in validate(orjson.dumps(one)) if issue.severity != "warning"], one["id"]
 

@@ -1,8 +1,8 @@
 """Goal: an organisation's node serves FHIR and SMART on FHIR to programs that know nothing of it.
 
 Method: a real node process started by the program itself, on a home made by the program; a wallet approves by the
-command line; the SMART clients `fhirclient` (Python) and `fhir-kit-client` (Node.js) walk the standalone launch where
-they are installed, and a plain HTTP client walks it everywhere.
+command line; the SMART clients `fhirclient` (Python) and `fhir-kit-client` (Node.js) walk the standalone launch,
+and a plain HTTP client walks it everywhere.
 """
 
 import base64
@@ -10,20 +10,20 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
+
+from npm_clients import MODULES, node
 
 PASSWORD: Final = "correct horse 口令"
 REDIRECT: Final = "http://127.0.0.1:9009/back"
@@ -249,7 +249,6 @@ def test_a_plain_client_walks_the_launch(hospital: Hospital) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # The library's own.
-@pytest.mark.skipif(find_spec("fhirclient") is None, reason="fhirclient is not installed")
 def test_fhirclient_walks_the_launch(hospital: Hospital) -> None:
     client = import_module("fhirclient.client")
     observations = import_module("fhirclient.models.observation").Observation
@@ -302,19 +301,15 @@ for await (const line of createInterface({ input: process.stdin })) {
 """
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not os.environ.get("CARECHAIN_NODE_MODULES"),
-    reason="Node.js and CARECHAIN_NODE_MODULES (a folder with fhir-kit-client) are needed",
-)
+@pytest.mark.clients
 def test_fhir_kit_client_walks_the_launch(hospital: Hospital) -> None:
     script = hospital.folder / "kit"
     script.mkdir()
     (script / "walk.mjs").write_text(KIT, encoding="utf-8")
-    (script / "node_modules").symlink_to(os.environ["CARECHAIN_NODE_MODULES"])
+    (script / "node_modules").symlink_to(MODULES.resolve())
     words = [f"{hospital.fhir}/fhir", hospital.apps["public"]["client_id"], REDIRECT, SCOPES]
-    node = str(shutil.which("node"))
     with subprocess.Popen(
-        [node, "walk.mjs", *words], cwd=script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(node()), "walk.mjs", *words], cwd=script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as walking:
         assert walking.stdin is not None
         assert walking.stdout is not None

@@ -28,7 +28,7 @@ from carechain.chain.questions import NoArgs, TimelinePage
 from carechain.engine.embedded import BlockProducer, EmbeddedEngine
 from carechain.engine.session import Session
 from carechain.node.home import HOME_VERSION, VERSION_FILE, running
-from carechain.node.main import _bound
+from carechain.node.listening import bound
 from carechain.node.settings import ApiSettings
 from carechain.sdk.client import Client, Refused, SyncClient, Unreachable
 from carechain.state.store import STORE_VERSION
@@ -256,7 +256,7 @@ def test_a_connection_that_is_kept_open_answers_without_delay(home: Path) -> Non
     for group in (ApiSettings(port=0), ApiSettings(port=0, host="::1")):
         if ":" in group.host and not socket.has_ipv6:
             continue
-        with _bound(group) as listening:
+        with bound(group) as listening:
             assert listening.proto == socket.IPPROTO_TCP
 
             async def accepted_without_delay(listening: socket.socket = listening) -> int:

@@ -38,8 +38,8 @@ REMOTE_RUNS: Final = 50
 BOTH: Final = "both"
 _TOGETHER: Final = 20
 """So many patients are loaded in one transaction."""
-_SINGLE: Final = 40
-"""So many are loaded one by one at the end, for how long a single transaction takes."""
+_SINGLES: Final = 1_500
+"""At most so many resources, or a tenth, are loaded at the end patient by patient: what a single transaction takes."""
 _LONE: Final = "lone"
 _ASYNC: Final = "respond-async"
 _ACCEPTED: Final = 202
@@ -129,10 +129,9 @@ def _place(opened: ExitStack, store: str, database: str | None, folder: Path) ->
     programs = postgresql_programs()
     if programs is None:
         raise BenchFailed("PostgreSQL is not installed")
-    # Outside the benchmark's own folder, which only its user may enter.
-    return opened.enter_context(
-        private_postgresql(programs, opened.enter_context(scratch_folder(folder.parent.parent)))
-    )
+    # The user that root lends the server must get there: only the system's own place for such things is sure.
+    where = folder.parent.parent if os.geteuid() else None
+    return opened.enter_context(private_postgresql(programs, opened.enter_context(scratch_folder(where))))
 
 
 async def _grown(
@@ -177,7 +176,7 @@ class Filling(Struct, kw_only=True):
         return {
             "ingest_per_s": round(self.new / self.seconds, 1),
             "ingest_cpu_us": round(self.cpu_s * 1e6 / self.new, 1),
-            "bundle_p50_ms": milliseconds(percentile(self.singles_s, 0.5)),
+            "bundle_p50_ms": milliseconds(percentile(self.singles_s, 0.5)) if self.singles_s else None,
         }
 
 
@@ -185,8 +184,9 @@ async def _fill(server: Server, store: str, size: int, loaded: int, known: list[
     """Load whole patients until there are ``size`` resources; making their bundles is not timed."""
     filling = Filling(resources=loaded)
     coming = bundles(len(known))
-    while filling.resources < size:
-        several = _some(coming, size - filling.resources, _TOGETHER)
+    singles = min(_SINGLES, (size - loaded) // 10)
+    while filling.resources < size - singles:
+        several = _some(coming, size - singles - filling.resources)
         body = together(several)
         cpu_s = machine.own_cpu_s()
         filling.seconds += await server.load(body)
@@ -195,16 +195,17 @@ async def _fill(server: Server, store: str, size: int, loaded: int, known: list[
         filling.resources += sum(one.resources for one in several)
         known += (one.known for one in several)
         progress(f"{store}: loading", min(filling.resources, size), size)
-    for one in _some(coming, size, _SINGLE):
+    while filling.resources < size:
+        one = next(coming)
         filling.singles_s.append(await server.load(one.body))
         filling.resources += one.resources
         known.append(one.known)
     return filling
 
 
-def _some(coming: Iterator[Bundle], wanted: int, most: int) -> list[Bundle]:
+def _some(coming: Iterator[Bundle], wanted: int) -> list[Bundle]:
     made: list[Bundle] = []
-    while len(made) < most and wanted > 0:
+    while len(made) < _TOGETHER and wanted > 0:
         made.append(next(coming))
         wanted -= made[-1].resources
     return made

@@ -41,7 +41,7 @@ from carechain.gatekeeper.fetch import Reader
 from carechain.gatekeeper.listen import Listener
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.serve import app
-from carechain.gateway.principal import Principal
+from carechain.gateway.principal import Principal, Rights
 from carechain.gateway.remote import RemoteRead
 from carechain.gateway.remote_bundle import proofs_in
 from carechain.node.service import NodeService
@@ -190,7 +190,7 @@ def _remote(members: TwoMembers, door: httpx.AsyncClient) -> RemoteRead:
 
 
 async def _timed(members: TwoMembers, remote: RemoteRead, patient: Pseudonym, runs: int) -> dict[str, Any]:
-    principal = Principal(party=members.reader.party, sight=NOTHING, rights={})
+    principal = Principal(party=members.reader.party, sight=NOTHING, rights={"*": Rights(read=True)})
     wanted = [
         ("source", f"{patient.id.hex()}@{members.network.custodian.party.hex()}"),
         *(("category", one.name) for one in CATEGORIES),

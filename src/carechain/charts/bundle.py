@@ -53,6 +53,9 @@ DATE_KEYS: Final = frozenset(
 
 _ID: Final = re.compile(r"[A-Za-z0-9.\-]{1,64}", re.ASCII)
 _FULL_URL: Final = re.compile(r"(?:urn:uuid:|urn:oid:|https?://)[!-~]+", re.ASCII)
+_KEY: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"(\s*:)?')
+_PROBE_BYTES: Final = 64
+"""A whole part is slow to look for; so many bytes mostly tell it apart."""
 _URL_OF_PUT: Final = re.compile(r"(?P<type>[A-Za-z]+)(?:/(?P<id>[A-Za-z0-9.\-]{1,64})|\?[!-~]*)?", re.ASCII)
 
 
@@ -133,7 +136,7 @@ def _outer(data: bytes) -> tuple[str, list[msgspec.Raw]]:
     except (msgspec.DecodeError, RecursionError) as error:
         _refuse_unreadable(error)
     # Cutting the entries out leaves a small object in which a repeated key still shows.
-    rest = strict_json(data.replace(entry_bytes, b"[]", 1))
+    rest = strict_json(without(data, entry_bytes, b"[]"))
     require(type(rest) is dict and rest.get("resourceType") == "Bundle", ChartsCode.NOT_A_BUNDLE)
     bundle_type = rest.get("type")
     require(type(bundle_type) is str and bundle_type in BUNDLE_TYPES, ChartsCode.BUNDLE_TYPE_UNSUPPORTED)
@@ -164,7 +167,8 @@ def entry_of(
 ) -> tuple[Entry, Json]:
     """One resource that comes by itself, under the id it is to have, and its tree, if need be parsed here.
 
-    ``is_valid``: validation has passed it, which is strict about the JSON and about dates too. Raises ``Rejected`` with a :class:`ChartsCode`.
+    ``is_valid``: validation has passed it, which is strict about the JSON and about dates too. Raises ``Rejected`` with
+    a :class:`ChartsCode`.
     """
     require(len(body) <= BUNDLE_SIZE_BYTES, ChartsCode.BUNDLE_TOO_LARGE)
     if tree is None:
@@ -232,16 +236,60 @@ def strict_json(data: bytes) -> Any:  # noqa: ANN401 - JSON can be anything
     Raises ``Rejected`` (NOT_UTF8, NOT_JSON, NESTED_TOO_DEEPLY or DUPLICATE_KEY).
     """
     try:
+        tree = orjson.loads(data)
+        if repeats_a_key(data, tree):
+            raise Rejected(ChartsCode.DUPLICATE_KEY)
+    except (ValueError, TypeError):
+        tree = _explained(data)
+    # What has no more brackets than levels are allowed cannot be too deep: most resources need no walk.
+    deep = data.count(b"{") + data.count(b"[") > BUNDLE_NESTING and _is_too_deep(tree)
+    require(not deep, ChartsCode.NESTED_TOO_DEEPLY)
+    return tree
+
+
+def _explained(data: bytes) -> Any:  # noqa: ANN401 - JSON can be anything
+    """What is wrong with JSON that the fast parser refuses."""
+    try:
         tree = _decoder.decode(data.decode())
         orjson.loads(data)
     except UnicodeDecodeError:
         raise Rejected(ChartsCode.NOT_UTF8) from None
     except (ValueError, RecursionError) as error:
         _refuse_unreadable(error)
-    # What has no more brackets than levels are allowed cannot be too deep: most resources need no walk.
-    deep = data.count(b"{") + data.count(b"[") > BUNDLE_NESTING and _is_too_deep(tree)
-    require(not deep, ChartsCode.NESTED_TOO_DEEPLY)
     return tree
+
+
+def repeats_a_key(data: bytes, tree: object) -> bool:
+    """Whether ``data``, which was read as ``tree``, has more keys than went into it.
+
+    Text holds as many quotes when it is written anew; only a key that went missing makes fewer. An escape by number may
+    stand for a quote, and then keys are counted. Raises TypeError for what is nested too deeply to be written.
+    """
+    compact = orjson.dumps(tree)
+    if b"\\" not in data or b"\\u" not in data:
+        return data.count(b'"') != compact.count(b'"')
+    return sum(1 for found in _KEY.finditer(data) if found[1]) != _count_keys(tree)
+
+
+def _count_keys(tree: object) -> int:
+    count = 0
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
+
+
+def without(data: bytes, part: bytes, stand_in: bytes) -> bytes:
+    """``data`` with something short in place of the first ``part``, which is in it."""
+    start = data.find(part[:_PROBE_BYTES])
+    if not data.startswith(part, start):
+        return data.replace(part, stand_in, 1)
+    return b"".join((data[:start], stand_in, data[start + len(part) :]))
 
 
 def _refuse_unreadable(error: Exception) -> NoReturn:

@@ -86,6 +86,8 @@ def _sqlite(url: str) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
+    from psycopg import IsolationLevel  # noqa: PLC0415 - whoever keeps charts in SQLite does without it
+
     # A prepared statement's generic plan does not know how many shelves a sight has, and walks whole indexes.
     planning = "-c plan_cache_mode=force_custom_plan -c jit=off"
     options = f"-c synchronous_commit=on -c timezone=UTC -c lock_timeout={DATABASE_BUSY_S}s {planning}"
@@ -98,13 +100,16 @@ def _postgresql(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        if connection.get_isolation_level() == "AUTOCOMMIT":
+        driver: Any = connection.connection.driver_connection
+        if driver.autocommit:
             return
-        if _writes(connection):
+        writes = _writes(connection)
+        # These go along with the driver's BEGIN: asking for them, or setting them, would be a journey each.
+        driver.isolation_level = None if writes else IsolationLevel.REPEATABLE_READ
+        driver.read_only = None if writes else True
+        if writes:
             # Each statement of a writer sees what was committed before it got the lock.
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
-        else:
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     return engine
 

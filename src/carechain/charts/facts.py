@@ -5,6 +5,7 @@ bundle arrives without reading a single stored resource.
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final, Self
 
 from msgspec import Struct
@@ -13,11 +14,13 @@ from carechain.charts.bundle import Bundle, Entry, Json
 from carechain.charts.codes import ChartsCode
 from carechain.charts.dates import day_of
 from carechain.charts.resource_types import CATEGORIES, DEMOGRAPHICS, DIRECTORY, PATIENT_AUTHORED
-from carechain.charts.sensitivity import TEXT_KEYS, grade
+from carechain.charts.sensitivity import TEXT_KEYS, Grade, grade
 from carechain.core.rejection import require
 from carechain.core.vocabulary import Category, Sensitivity
 
 NO_DAY: Final = -1
+READ_KEYS: Final = TEXT_KEYS | {"code", "reference", "url"}
+KEYS_REMEMBERED: Final = 16_384
 SUBJECT_KEYS: Final = ("subject", "patient", "beneficiary", "for")
 AUTHOR_KEYS: Final = ("author", "informationSource", "performer", "recorder", "source", "asserter")
 PATIENT_ASSERTED: Final = frozenset({"PATAST", "PATRPT"})
@@ -59,6 +62,21 @@ Walked = tuple[list[tuple[str | None, str]], list[str], list[str]]
 """Every coding (system and code), short text and reference of a resource."""
 
 
+class Content(Struct, frozen=True, kw_only=True):
+    """What a look through a resource found, before it is known whose chart it goes into; references as they stand."""
+
+    grade: Grade
+    day: int
+    subjects: tuple[str, ...]
+    authors: tuple[str, ...]
+    encounters: tuple[str, ...]
+    references: tuple[str, ...]
+    is_asserted: bool
+
+    def __repr__(self) -> str:
+        return "Content()"
+
+
 class Facts(Struct, frozen=True, array_like=True):
     """One resource without its content.
 
@@ -80,6 +98,13 @@ class Facts(Struct, frozen=True, array_like=True):
     def key(self) -> str:
         """``Type/id``."""
         return f"{self.resource_type}/{self.resource_id}"
+
+
+@lru_cache(KEYS_REMEMBERED)
+def _key_in(reference: str) -> str | None:
+    """``Type/id`` at the end of a relative or absolute reference."""
+    found = _RELATIVE.fullmatch(reference)
+    return found["key"] if found else None
 
 
 class Resolver:
@@ -109,8 +134,7 @@ class Resolver:
         if reference.startswith("urn:uuid:"):
             tail = reference.removeprefix("urn:uuid:")
             return f"Patient/{tail}" if tail == self._patient_id else f"?/{tail}"
-        found = _RELATIVE.fullmatch(reference)
-        return found["key"] if found else None
+        return _key_in(reference)
 
     def check_subject(self, reference: str) -> None:
         """Refuse a resource that is about another patient, or about one that cannot be told."""
@@ -126,29 +150,46 @@ class Resolver:
         return self._patient_id is not None and self.key_of(reference) == f"Patient/{self._patient_id}"
 
 
-def facts_of(entry: Entry, resolver: Resolver, tree: Json | None = None, walked: Walked | None = None) -> Facts:
-    """Read the facts of one of the patient's resources; ``tree`` and ``walked`` where they are known already.
+def content_of(resource_type: str, tree: Json) -> Content:
+    """Look through a resource."""
+    codings, texts, references = walk(tree)
+    security = _security(tree)
+    authored = resource_type in PATIENT_AUTHORED
+    return Content(
+        grade=grade(codings=codings, texts=texts, security=security),
+        day=NO_DAY if resource_type in DEMOGRAPHICS else _day(tree),
+        subjects=_references_of(tree, SUBJECT_KEYS),
+        authors=_references_of(tree, AUTHOR_KEYS) if authored else (),
+        encounters=_encounters(tree),
+        references=tuple(dict.fromkeys(references)),
+        is_asserted=authored and any(code in PATIENT_ASSERTED for _, code in security),
+    )
+
+
+def facts_of(entry: Entry, resolver: Resolver, content: Content | None = None) -> Facts:
+    """Read the facts of one of the patient's resources; ``content`` where it was looked through already.
 
     Raises ``Rejected(SUBJECT_IS_ANOTHER)`` when it is about someone else.
     """
-    tree = entry.tree() if tree is None else tree
-    for key in SUBJECT_KEYS:
-        for reference in references_in(tree.get(key)):
-            resolver.check_subject(reference)
-    codings, texts, references = walk(tree) if walked is None else walked
-    security = _security(tree)
-    found = grade(codings=codings, texts=texts, security=security)
-    keys = (resolver.key_of(reference) for reference in references)
-    reported = _is_patient_reported(entry, tree, security, resolver)
+    if content is None:
+        content = content_of(entry.resource_type, entry.tree())
+    for reference in content.subjects:
+        resolver.check_subject(reference)
+    # The patient is the author: by label, or by being the only one named as author or performer.
+    reported = content.is_asserted or (
+        bool(content.authors) and all(resolver.is_patient(author) for author in content.authors)
+    )
+    own_key = entry.key
+    keys = (resolver.key_of(reference) for reference in content.references)
     return Facts(
         resource_type=entry.resource_type,
         resource_id=entry.resource_id,
         category=Category.PATIENT_REPORTED if reported else CATEGORIES[entry.resource_type],
-        sensitivity=found.sensitivity,
-        labels=found.labels,
-        day=_day(entry, tree),
-        encounter=_encounter(tree, resolver),
-        references=tuple(dict.fromkeys(key for key in keys if key is not None and is_clinical(key, entry.key))),
+        sensitivity=content.grade.sensitivity,
+        labels=content.grade.labels,
+        day=content.day,
+        encounter=_encounter(content.encounters, resolver),
+        references=tuple(dict.fromkeys(key for key in keys if key is not None and is_clinical(key, own_key))),
         patient_reported=reported,
     )
 
@@ -168,7 +209,7 @@ def walk(tree: Json) -> Walked:
             kind = type(value)
             if kind is dict or kind is list:
                 stack.append(value)
-            elif kind is not str:
+            elif kind is not str or key not in READ_KEYS:
                 continue
             elif key == "code":
                 system = node.get("system")
@@ -198,17 +239,25 @@ def references_in(value: object) -> list[str]:
     return [one for one in found if type(one) is str]
 
 
-def _encounter(tree: Json, resolver: Resolver) -> str:
-    """The encounter a resource belongs to: ``encounter``, ``context`` or ``context.encounter`` in R4."""
+def _references_of(tree: Json, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(reference for key in keys if key in tree for reference in references_in(tree[key]))
+
+
+def _encounters(tree: Json) -> tuple[str, ...]:
+    """Where the encounter may stand: ``encounter``, ``context`` or ``context.encounter`` in R4."""
+    found = _references_of(tree, ("encounter", "context"))
     context = tree.get("context")
-    nested = context.get("encounter") if isinstance(context, dict) else None
-    for value in (tree.get("encounter"), context, nested):
-        for reference in references_in(value):
-            key = resolver.key_of(reference) or ""
-            if key.startswith("?/"):
-                return "Encounter/" + key.removeprefix("?/")
-            if key.startswith("Encounter/"):
-                return key
+    return found + _references_of(context, ("encounter",)) if isinstance(context, dict) else found
+
+
+def _encounter(references: tuple[str, ...], resolver: Resolver) -> str:
+    """The encounter a resource belongs to."""
+    for reference in references:
+        key = resolver.key_of(reference) or ""
+        if key.startswith("?/"):
+            return "Encounter/" + key.removeprefix("?/")
+        if key.startswith("Encounter/"):
+            return key
     return ""
 
 
@@ -222,20 +271,10 @@ def _security(tree: Json) -> list[tuple[str | None, str]]:
     ]
 
 
-def _is_patient_reported(entry: Entry, tree: Json, security: list[tuple[str | None, str]], resolver: Resolver) -> bool:
-    """Whether the patient is the author: by label, or by being the only one named as author or performer."""
-    if entry.resource_type not in PATIENT_AUTHORED:
-        return False
-    if any(code in PATIENT_ASSERTED for _, code in security):
-        return True
-    authors = [reference for key in AUTHOR_KEYS for reference in references_in(tree.get(key))]
-    return bool(authors) and all(resolver.is_patient(author) for author in authors)
-
-
-def _day(entry: Entry, tree: Json) -> int:
-    if entry.resource_type in DEMOGRAPHICS:
-        return NO_DAY
+def _day(tree: Json) -> int:
     for path in DAY_PATHS:
+        if path[0] not in tree:
+            continue
         value: object = tree
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None

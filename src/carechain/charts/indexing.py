@@ -129,10 +129,9 @@ def lying(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tupl
 class Index:
     """What one transaction changes in the index; nothing is written before :meth:`flush` but shelves."""
 
-    def __init__(self, connection: Connection, before: Mapping[tuple[str, str], Lying | None] | None = None) -> None:
-        """``before``: the live rows of some resources as far as the caller has looked already; None: there is none."""
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._before = before or {}
+        self._known: dict[tuple[str, str], Lying | None] = {}
         state = connection.execute(select(index_state)).one()
         self._zone = str(state.zone)
         self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
@@ -158,13 +157,21 @@ class Index:
         """Types and ids of shared resources that come with the charts, before they are put: see :meth:`_named`."""
         self._shared.update((identity, kind) for kind, identity in names)
 
+    def lying(self, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Lying]:
+        """The live rows of resources as this transaction has left them so far; asked of the database once."""
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in self._known]
+        if unknown:
+            self._known |= dict.fromkeys(unknown) | lying(self._connection, unknown)
+        return {name: row for name in wanted if (row := self._known[name]) is not None}
+
     def place(self, pseudonym: bytes, placements: Sequence[Placement]) -> None:
         """Newest versions in one patient's chart, each resource once.
 
         A resource whose type and id are those of a resource in another chart stays out of the index: the first one
         keeps the name. (Only bundles sent for a patient can bring that about, see :meth:`Charts.ingest`.)
         """
-        before = self._lying(placements)
+        before = self.lying(one.name for one in placements)
         bodies = self._bodies(resources, placements, before)
         self._placing = {one.resource_id: one.resource_type for one in placements}
         for one in placements:
@@ -173,7 +180,7 @@ class Index:
                 continue
             shelf = self._shelf(pseudonym, one.category, one.grade)
             if old is None:
-                self._add(one, shelf, bodies)
+                self._add(one, shelf, pseudonym, bodies)
             else:
                 self._change(one, shelf, old)
         self._store_shelves()
@@ -181,13 +188,13 @@ class Index:
 
     def put_shared(self, placements: Sequence[Placement]) -> None:
         """Newest versions of shared resources, each once."""
-        before = lying(self._connection, [one.name for one in placements])
+        before = self.lying(one.name for one in placements)
         bodies = self._bodies(directory, placements, before)
         self.know(one.name for one in placements)
         for one in placements:
             old = before.get(one.name)
             if old is None:
-                self._add(one, DIRECTORY_SHELF, bodies)
+                self._add(one, DIRECTORY_SHELF, b"", bodies)
             elif not old.pseudonym:
                 self._change(one, DIRECTORY_SHELF, old)
         self._spill()
@@ -220,14 +227,16 @@ class Index:
         for done in (self._gone, self._outdated, self._renewed, self._moved, self._live):
             done.clear()
         self._added.clear()
+        self._known.clear()
         connection.execute(update(index_state).values(last_seq=self._last_seq, last_rid=self._last_rid))
 
     def _spill(self) -> None:
         if sum(map(len, self._rows)) > FLUSH_ROWS:
             self.flush()
 
-    def _add(self, one: Placement, shelf: int, bodies: Mapping[int, bytes]) -> None:
+    def _add(self, one: Placement, shelf: int, pseudonym: bytes, bodies: Mapping[int, bytes]) -> None:
         self._last_rid += 1
+        self._note(one, self._last_rid, shelf, pseudonym)
         self._added.add(one.name)
         key = reference_term(f"{one.resource_type}/{one.resource_id}")
         self._live.append(
@@ -249,12 +258,20 @@ class Index:
     def _change(self, one: Placement, shelf: int, old: Lying) -> None:
         if (shelf, one.day, one.record_id, one.seq) == (old.shelf, old.day, old.record_id, old.seq):
             return
+        self._note(one, old.rid, shelf, old.pseudonym)
         self._renewed.append((shelf, one.day, one.record_id, one.version, one.updated_us, one.seq, old.rid))
         if one.seq != old.seq and one.body is not None:
             self._outdated.append(old.rid)
             self._describe(old.rid, one.resource_type, shelf, one.day, one.body)
         elif (shelf, one.day) != (old.shelf, old.day):
             self._moved.append((shelf, one.day, old.rid))
+
+    def _note(self, one: Placement, rid: int, shelf: int, pseudonym: bytes) -> None:
+        """What the live row will be."""
+        kind, identity = one.name
+        self._known[one.name] = Lying(
+            rid, kind, identity, shelf, one.day, one.record_id, one.version, one.seq, one.updated_us, pseudonym
+        )
 
     def _describe(self, rid: int, resource_type: str, shelf: int, day: int, body: bytes) -> None:
         """The index rows of one resource."""
@@ -304,11 +321,6 @@ class Index:
             query = select(table.c.seq, table.c.body).where(table.c.seq.in_(batch))
             found.update((seq, body) for seq, body in self._connection.execute(query))
         return found
-
-    def _lying(self, placements: Sequence[Placement]) -> dict[tuple[str, str], Lying]:
-        """The live rows as they were when the transaction began to write, looked up where the caller has not."""
-        found = {one.name: row for one in placements if (row := self._before.get(one.name)) is not None}
-        return found | lying(self._connection, [one.name for one in placements if one.name not in self._before])
 
     def _shelf(self, pseudonym: bytes, category: int, grade: int) -> int:
         """A patient's shelf; all of a patient's are looked up together, and new ones written together."""

@@ -19,9 +19,9 @@ from carechain.charts.schema import directory, patients
 
 
 def ingest_bundle(
-    connection: Connection, bundle: Bundle, pseudonym: bytes, arrival: Arrival, index: Index
+    connection: Connection, bundle: Bundle, pseudonym: bytes, arrival: Arrival, index: Index, *, waits: bool = False
 ) -> IngestResult:
-    """Add a bundle to a patient's chart inside the caller's transaction."""
+    """Add a bundle to a patient's chart inside the caller's transaction; with ``waits`` the node anchors what is new."""
     patient = patient_of(bundle)
     resolver = Resolver(bundle, patient)
     clinical = [entry for entry in bundle.entries if entry.resource_type not in DIRECTORY]
@@ -30,6 +30,8 @@ def ingest_bundle(
     name_patient(connection, pseudonym, patient)
     index.know((one.resource_type, one.resource_id) for one in bundle.entries if one.resource_type in DIRECTORY)
     written = write_chart(connection, pseudonym, arrived, arrival, index)
+    if waits:
+        wait_for_anchor(connection, written.record_seqs)
     shared = store_directory(connection, bundle.entries, arrival, index)
     index.flush()
     return IngestResult(

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, and_, false, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
-from carechain.charts.index_schema import DIRECTORY_SHELF, shelves
+from carechain.charts.dialect import select_rows
+from carechain.charts.index_schema import DIRECTORY_SHELF
 from carechain.charts.sight import Sight, Window
 from carechain.core.hashing import ZERO_HASH
 from carechain.core.scope import LAST_DAY, Scope
@@ -123,14 +124,17 @@ Shelf = tuple[int, int, int]
 def _shelves_of(connection: Connection, pseudonyms: Iterable[bytes]) -> dict[bytes, list[Shelf]]:
     found: dict[bytes, list[Shelf]] = {}
     named = list(pseudonyms)
-    columns = (shelves.c.pseudonym, shelves.c.shelf, shelves.c.category, shelves.c.grade)
     for start in range(0, len(named), IDS_PER_QUERY):
-        batch = named[start : start + IDS_PER_QUERY]
-        for pseudonym, shelf, category, grade in connection.execute(
-            select(*columns).where(shelves.c.pseudonym.in_(batch)).order_by(shelves.c.shelf)
-        ):
+        batch = tuple(named[start : start + IDS_PER_QUERY])
+        # Written out, because every request with a sight begins with it: making a statement costs more than asking it.
+        statement = f"SELECT pseudonym, shelf, category, grade FROM shelves WHERE pseudonym IN ({_marks(len(batch))})"  # noqa: S608 - question marks only
+        for pseudonym, shelf, category, grade in select_rows(connection, f"{statement} ORDER BY shelf", batch):
             found.setdefault(pseudonym, []).append((shelf, category, grade))
     return found
+
+
+def _marks(number: int) -> str:
+    return ", ".join("?" * number)
 
 
 def _opening(window: Window, held: Sequence[Shelf]) -> Opening | None:

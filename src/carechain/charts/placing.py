@@ -7,16 +7,16 @@ organisation's own chart, which only the custodian's own systems see.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, insert, select
 
 from carechain.charts.binding import provisional
-from carechain.charts.bundle import Entry, Json
+from carechain.charts.bundle import Entry
 from carechain.charts.codes import ChartsCode
-from carechain.charts.facts import SUBJECT_KEYS, Facts, Resolver, Walked, facts_of, is_clinical, references_in, walk
+from carechain.charts.facts import Content, Facts, Resolver, facts_of, is_clinical
 from carechain.charts.indexing import Lying, lying
 from carechain.charts.live import ORGANISATION
 from carechain.charts.reading import batches
@@ -38,26 +38,18 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 
 class Arrived(Struct, frozen=True, kw_only=True):
-    """A resource as it arrived, and what a walk through it found; its content only where somebody holds it anyway.
+    """A resource as it arrived, and what a look through it found.
 
     ``counting`` are the keys that a reference may have to place and grade the resource; None: any.
     """
 
     entry: Entry
-    walked: Walked
-    subjects: tuple[str, ...]
-    tree: Json | None = None
+    content: Content
     counting: frozenset[str] | None = None
-
-    @classmethod
-    def of(cls, entry: Entry, tree: Json, *, keep: bool) -> Self:
-        """Look through a resource; ``keep``: its content stays in memory."""
-        subjects = [_PLAIN.key_of(one) or "" for key in SUBJECT_KEYS for one in references_in(tree.get(key))]
-        return cls(entry=entry, walked=walk(tree), subjects=tuple(subjects), tree=tree if keep else None)
 
     def refers_to(self) -> frozenset[str]:
         """What it refers to beside patients and shared resources, as ``Type/id``."""
-        found = (_PLAIN.key_of(one) for one in self.walked[2])
+        found = (_PLAIN.key_of(one) for one in self.content.references)
         return frozenset(one for one in found if one is not None and is_clinical(one, self.entry.key))
 
     def only(self, counting: frozenset[str]) -> "Arrived":
@@ -65,13 +57,12 @@ class Arrived(Struct, frozen=True, kw_only=True):
         ignored = self.refers_to() - counting
         if not ignored:
             return self
-        codings, texts, references = self.walked
-        kept = [one for one in references if _PLAIN.key_of(one) not in ignored]
-        return replace(self, walked=(codings, texts, kept), counting=counting)
+        kept = tuple(one for one in self.content.references if _PLAIN.key_of(one) not in ignored)
+        return replace(self, content=replace(self.content, references=kept), counting=counting)
 
     def facts(self, patient_id: str | None) -> Facts:
         """Its facts in the chart of this patient; raises ``Rejected(SUBJECT_IS_ANOTHER)``."""
-        found = facts_of(self.entry, Resolver.of_patient(patient_id), self.tree, self.walked)
+        found = facts_of(self.entry, Resolver.of_patient(patient_id), self.content)
         if self.counting is None or not found.encounter or found.encounter in self.counting:
             return found
         # An encounter that does not count leads to a record apart, whether it is there or not.
@@ -117,9 +108,10 @@ def charts_of(
 
 
 def _references(arrived: Arrived) -> _Named:
-    entry = arrived.entry
-    keys = {key for one in arrived.walked[2] if (key := _PLAIN.key_of(one)) is not None}
-    subjects = (entry.key,) if entry.resource_type == "Patient" else arrived.subjects
+    entry, content = arrived.entry, arrived.content
+    keys = {key for one in content.references if (key := _PLAIN.key_of(one)) is not None}
+    about = (_PLAIN.key_of(one) or "" for one in content.subjects)
+    subjects = (entry.key,) if entry.resource_type == "Patient" else about
     people = {key for key in keys if key.startswith(_PATIENT)}
     return _Named(
         subjects=frozenset(key for key in subjects if key.startswith(_PATIENT)),

@@ -142,18 +142,27 @@ class Charts:
         """The circumstances of something that is written now (Unix microseconds)."""
         return Arrival(received_us=now_us, rng=rng, institution=self.institution)
 
-    def ingest(self, *, pseudonym: bytes, bundle: bytes, received_s: int, rng: Callable[[int], bytes]) -> IngestResult:
+    def ingest(
+        self,
+        *,
+        pseudonym: bytes,
+        bundle: bytes,
+        received_s: int,
+        rng: Callable[[int], bytes],
+        waits: bool = False,
+    ) -> IngestResult:
         """Add one FHIR R4 bundle to a patient's chart, wholly or not at all.
 
         ``pseudonym`` is the patient's 32-byte pseudonym at this organisation; ``rng(n)`` returns n random
         bytes (record ids and salts). Known bytes change nothing; a changed resource makes a new version of
-        its record. Raises :class:`Tampered` when a record that would get a new version was altered.
+        its record. With ``waits`` the node anchors what is new, for callers that do not anchor themselves.
+        Raises :class:`Tampered` when a record that would get a new version was altered.
         """
         require(len(pseudonym) == HASH_SIZE, ChartsCode.BAD_PSEUDONYM)
         parsed = parse(bundle)
         arrival = self.arrival(now_us=received_s * SECOND_US, rng=rng)
         with self.transaction() as connection:
-            return ingest_bundle(connection, parsed, pseudonym, arrival, Index(connection))
+            return ingest_bundle(connection, parsed, pseudonym, arrival, Index(connection), waits=waits)
 
     def ingest_directory(self, *, bundle: bytes, received_s: int) -> int:
         """Keep a bundle of shared resources (organisations, practitioners, places); returns their count."""

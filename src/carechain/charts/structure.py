@@ -104,7 +104,7 @@ def _references(schema: object) -> list[str]:
 
 
 @cache
-def _steps(definition: str) -> dict[str, Step]:
+def all_steps(definition: str) -> dict[str, Step]:
     """The properties of a definition that lead to objects or to strings that are read further."""
     targets = _file().targets.get(definition, {})
     found = {}
@@ -117,17 +117,14 @@ def _steps(definition: str) -> dict[str, Step]:
 
 
 @cache
-def steps(definition: str, *, extended: bool) -> dict[str, Step]:
-    """The properties of a definition that lead to something to look at.
+def plain_steps(definition: str) -> dict[str, Step]:
+    """The properties of a definition that lead to something to look at in a resource without extensions.
 
-    With ``extended`` that is nearly everything, since dates and references may stand in any element's extensions. A
-    resource without extensions needs a tenth of it.
+    That is a tenth of :func:`all_steps`, since dates and references may stand in any element's extensions.
     """
-    if extended:
-        return _steps(definition)
     return {
         name: step
-        for name, step in _steps(definition).items()
+        for name, step in all_steps(definition).items()
         if not step.is_object or (step.definition not in EXTENDING and _is_looked_at(step.definition))
     }
 
@@ -141,7 +138,7 @@ def _is_looked_at(definition: str) -> bool:
         name = waiting.pop()
         if name in RULES or name in LOOKED_AT:
             return True
-        for step in _steps(name).values():
+        for step in all_steps(name).values():
             if not step.is_object or step.definition == definition:
                 return True
             if step.definition not in reached and step.definition not in EXTENDING:

@@ -7,6 +7,7 @@ names of unknown elements included.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC
 from itertools import islice
 from typing import Any, Final, TypeAlias
@@ -16,10 +17,11 @@ import orjson
 from msgspec import Struct
 
 from carechain.charts import narrative
+from carechain.charts.bundle import repeats_a_key
 from carechain.charts.codes import ChartsCode
 from carechain.charts.rules import RULES
 from carechain.charts.searching.values import date_interval
-from carechain.charts.structure import ANY_RESOURCE, Step, is_resource_type, steps, validator
+from carechain.charts.structure import ANY_RESOURCE, Step, all_steps, is_resource_type, plain_steps, validator
 from carechain.core.limits import BUNDLE_NESTING
 from carechain.core.rejection import Rejected
 
@@ -45,8 +47,6 @@ _ABSOLUTE: Final = re.compile(rf"https?://.*?/([A-Za-z]+)/{_ID}(?:/_history/{_ID
 _SCHEME: Final = re.compile(r"(?!javascript:|vbscript:|data:)[a-z][a-z0-9+.\-]*:[^\s\x00-\x20]+", re.IGNORECASE)
 _RUNS: Final = re.compile(r"[\x00-\x20]*(?:javascript|vbscript)\s*:", re.IGNORECASE)
 _LOCAL: Final = re.compile(rb'"#([A-Za-z0-9.\-]{1,64})"')
-_KEY: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"(\s*:)?')
-_CONTROLS: Final = (b"\\u00", b"\\b", b"\\f")
 _ESCAPE: Final = re.compile(rb"\\(?:([bf]|u00(?!09|0[aAdD])[01])|.)")
 
 
@@ -71,52 +71,32 @@ _Place: TypeAlias = "tuple[_Place | None, str, int]"
 """Where in the tree: a chain of names and positions in lists (-1: not in one), written out only when needed."""
 
 
-def validate(body: bytes) -> tuple[Issue, ...]:
+def validate(body: bytes, tree: Json | None = None) -> tuple[Issue, ...]:
     """Everything that is wrong with a resource, at most ``ISSUES`` findings; empty if it is valid.
 
-    A warning does not make it invalid; see :func:`check`.
+    A warning does not make it invalid; see :func:`check`. ``tree``: ``body`` as orjson reads it, where that was done.
     """
     try:
-        tree = orjson.loads(body)
+        tree = orjson.loads(body) if tree is None else tree
     except orjson.JSONDecodeError:
         return (_fatal("This is not JSON in UTF-8."),)
     if type(tree) is not dict:
         return (_fatal("A resource is a JSON object."),)
     try:
-        compact = orjson.dumps(tree)
+        is_repeating = repeats_a_key(body, tree)
     except TypeError:
         return (Issue(severity="error", code="too-long", location="", diagnostics="This is nested too deeply."),)
     examination = _Examination()
     examination.resource(tree, body, (None, "", -1), 0)
     issues = examination.issues
     if not any(one.severity in ERRORS for one in issues):
-        if any(sign in body for sign in _CONTROLS) and any(found[1] for found in _ESCAPE.finditer(body)):
+        if b"\\" in body and any(found[1] for found in _ESCAPE.finditer(body)):
             examination.add(
                 "value", None, "Text may hold no control characters but tab, carriage return and line feed."
             )
-        if _repeats_a_key(body, tree, compact):
+        if is_repeating:
             examination.add("structure", None, "An object has the same key twice; which one counts would be a guess.")
     return tuple(issues[:ISSUES])
-
-
-def _repeats_a_key(body: bytes, tree: Json, compact: bytes) -> bool:
-    """Whether more keys are written in ``body`` than were read into ``tree``, which ``compact`` writes anew."""
-    if b"\\u" not in body and not any(spaced in body for spaced in (b" :", b"\n:", b"\t:", b"\r:")):
-        # Written anew, text holds as many quotes before colons as it did; only a key that went missing makes fewer.
-        return body.count(b'":') != compact.count(b'":')
-    return sum(1 for found in _KEY.finditer(body) if found[1]) != _count_keys(tree)
-
-
-def _count_keys(tree: Json) -> int:
-    count = 0
-    waiting: list[Any] = [tree]
-    while waiting:
-        value = waiting.pop()
-        if type(value) is dict:
-            count += len(value)
-            value = value.values()
-        waiting += [one for one in value if type(one) is dict or type(one) is list]
-    return count
 
 
 def check(body: bytes) -> None:
@@ -137,7 +117,7 @@ class _Examination:
         self.issues: list[Issue] = []
         self._root = ""
         self._is_too_deep = False
-        self._is_extended = False
+        self._steps: Callable[[str], dict[str, Step]] = plain_steps
         self._contained: frozenset[str] = frozenset()
 
     def add(self, code: str, place: "_Place | None", text: str, severity: str = "error") -> None:
@@ -164,24 +144,25 @@ class _Examination:
             return
         resource_type = str(resource_type)
         self._root = self._root or resource_type
-        outer = self._contained, self._is_extended
+        outer = self._contained, self._steps
         is_contained = place[1] == "contained"
         if not is_contained:
             self._contained = _contained_ids(tree)
-        self._is_extended = b'xtension"' in body or b"\\u" in body
+        is_extended = b'xtension"' in body or (b"\\" in body and b"\\u" in body)
+        self._steps = all_steps if is_extended else plain_steps
         self._object(tree, resource_type, place, depth)
         # What is too deep for this walk would be for the schema's as well.
         if not self._is_too_deep:
             self._structure(tree, resource_type, place, len(body))
             self._check_contained(tree, place, is_contained=is_contained)
-        self._contained, self._is_extended = outer
+        self._contained, self._steps = outer
 
     def _object(self, tree: Json, definition: str, place: _Place, depth: int) -> None:
         if depth > BUNDLE_NESTING:
             self._is_too_deep = True
             self.add("too-long", place, "This is nested too deeply.")
             return
-        known = steps(definition, extended=self._is_extended)
+        known = self._steps(definition)
         for name, value in tree.items():
             step = known.get(name)
             if step is None:

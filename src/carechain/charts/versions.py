@@ -1,6 +1,7 @@
 """Versions of resources as rows: what is selected for one, and what it means."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
@@ -50,7 +51,15 @@ def stored_of(row: Row[Any]) -> Stored:
 
 def newest(visible: Visible) -> Select[Any]:
     """The newest versions that are seen."""
-    query = (
+    query = _all_newest()
+    seen = visible.of(live.c.shelf, live.c.day, live.c.record_id)
+    return query if seen is None else query.where(seen)
+
+
+@cache
+def _all_newest() -> Select[Any]:
+    """Put together once: every read and every page of a search begins with it."""
+    return (
         select(
             live.c.rid,
             live.c.resource_type,
@@ -66,8 +75,6 @@ def newest(visible: Visible) -> Select[Any]:
         .outerjoin(resources, resources.c.seq == live.c.resource_seq)
         .outerjoin(directory, directory.c.seq == live.c.resource_seq)
     )
-    seen = visible.of(live.c.shelf, live.c.day, live.c.record_id)
-    return query if seen is None else query.where(seen)
 
 
 def _version_of_record(record_id: ColumnElement[Any]) -> ScalarSelect[Any]:

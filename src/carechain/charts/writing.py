@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from carechain.charts.bundle import Entry, Json, entry_of
 from carechain.charts.charting import Arrival, write_chart
 from carechain.charts.codes import ChartsCode
-from carechain.charts.facts import Facts
+from carechain.charts.facts import Facts, content_of
 from carechain.charts.index_schema import live
 from carechain.charts.indexing import Index, Lying, lying
 from carechain.charts.ingest import name_patient, store_directory
@@ -69,13 +69,13 @@ def write(
     names = [(one.resource_type, one.resource_id) for one in changes]
     require(len(set(names)) == len(names), ChartsCode.DUPLICATE_RESOURCE)
     arrived = [_arrived(one) for one in changes]
-    before = lying(connection, names)
+    index = Index(connection)
+    before = index.lying(names)
     if not allow.everything:
         require(not _unseen(connection, visible, before.values()), ChartsCode.NOT_VISIBLE)
     for change, name in zip(changes, names, strict=True):
         newest = before[name].version if name in before else None
         require(change.if_match is None or change.if_match == newest, ChartsCode.VERSION_CONFLICT)
-    index = Index(connection, dict.fromkeys(names) | before)
     clinical = [one for one in arrived if one.entry.resource_type not in DIRECTORY]
     require(allow.everything or len(clinical) == len(arrived), ChartsCode.NOT_VISIBLE)
     if not allow.everything:
@@ -87,13 +87,14 @@ def write(
             if entry.resource_type == "Patient":
                 name_patient(connection, chart.pseudonym, entry)
     store_directory(connection, [one.entry for one in arrived], arrival, index)
+    outcome = _outcome(connection, changes, before, index.lying(names))
     index.flush()
-    return _outcome(connection, changes, before)
+    return outcome
 
 
 def _arrived(change: Change) -> Arrived:
     entry, tree = entry_of(change.body, change.resource_type, change.resource_id, change.tree, is_valid=change.is_valid)
-    return Arrived.of(entry, tree, keep=change.tree is not None)
+    return Arrived(entry=entry, content=content_of(entry.resource_type, tree))
 
 
 def _without_hidden(
@@ -185,8 +186,9 @@ def _covers(scope: Scope, facts: Facts) -> bool:
     return not scope.records and in_mask(facts.category, scope.categories) and graded and dated
 
 
-def _outcome(connection: Connection, changes: Sequence[Change], before: dict[Name, Lying]) -> list[Applied]:
-    after = lying(connection, [(one.resource_type, one.resource_id) for one in changes])
+def _outcome(
+    connection: Connection, changes: Sequence[Change], before: dict[Name, Lying], after: dict[Name, Lying]
+) -> list[Applied]:
     versions = newest_records(connection, [one.record_id for one in after.values() if one.record_id is not None])
     found: list[Applied] = []
     for change in changes:

@@ -287,6 +287,8 @@ SEARCH_CHAIN_DEPTH: Final = 4
 """References followed one behind the other."""
 SEARCH_CHAIN_TYPES: Final = 12
 """Types that a chain may lead to without naming one."""
+SEARCH_CHAINS: Final = 256
+"""References that the chains of one search follow, each type that one may lead to counted: every one is a question."""
 SEARCH_SORT_KEYS: Final = 4
 SEARCH_INCLUDES: Final = 32
 SEARCH_PAGE: Final = 1_000
@@ -328,6 +330,7 @@ FHIR_EXPORT_MEMBERS: Final = 10_000
 """Patients of a group."""
 FHIR_DOWNLOADS: Final = 8
 """Exported files that are being sent at once; each holds a snapshot of the charts."""
+FHIR_DOWNLOADS_PER_CALLER: Final = 4
 FHIR_PART_S: Final = 60
 """How long a reader may take to take one part of a stream."""
 FHIR_EVENTS_LOOKED_AT: Final = 200

@@ -133,7 +133,7 @@ class GatewayAudit:
     def _write(self, reading: Reading, tickets: dict[bytes, bytes | None], height: int) -> None:
         at_s = self._clock()
         records = tuple(dict.fromkeys(reading.records))
-        wants_ticket = bool(tickets) and (bool(records) or bool(reading.refused))
+        wants_ticket = bool(tickets) and (bool(records) or bool(reading.refused) or bool(reading.counted))
         if not wants_ticket:
             self._own.append(_own(reading, records, at_s=at_s, height=height))
             return
@@ -155,8 +155,12 @@ class GatewayAudit:
     ) -> Iterator[tuple[bytes, Sequence[tuple[bytes, int]]]]:
         """Each record under a ticket for its own patient: what one patient's log says must not be about another."""
         first = {pseudonym: ticket for ticket, pseudonym in reversed(tickets.items())}
-        if len(first) == 1 or not records:
+        if len(first) == 1:
             yield next(iter(tickets)), records
+            return
+        if not records:
+            # A refusal, or a number of matches: it may be about each of them.
+            yield from ((ticket, ()) for ticket in first.values())
             return
         owners = self._owners.owners([record for record, _ in records])
         for pseudonym, ticket in first.items():

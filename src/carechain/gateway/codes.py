@@ -150,3 +150,4 @@ class RemoteCode(RejectionCode):
     PURPOSE_UNKNOWN = 2803, "The purpose is one code of v3-ActReason, for example TREAT."
     WISH_MALFORMED = 2804, "A type, category, grade, day or query does not have the form its parameter requires."
     NO_KEY = 2805, "Only an application that acts as a party of this organisation may ask other members."
+    CONTENT_UNUSABLE = 2806, "Part of what this member holds is no safe FHIR resource, and is left out."

@@ -1,8 +1,7 @@
 """What is plugged into the FHIR server: resources made from the ledger, and operations on a patient (API-1, REC-11)."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
 
 import httpx
 
@@ -12,7 +11,7 @@ from carechain.core.rejection import Rejected
 from carechain.gatekeeper.fetch import Reader
 from carechain.gateway.clients import Apps
 from carechain.gateway.codes import RemoteCode
-from carechain.gateway.fhir.providing import Handler, Provider
+from carechain.gateway.fhir.providing import Operations, Provider
 from carechain.gateway.principal import Principal, ReadingAudit
 from carechain.gateway.providers.audit_events import AuditEventProvider
 from carechain.gateway.providers.consents import ConsentProvider
@@ -23,30 +22,6 @@ from carechain.gateway.remote import OPERATION, RemoteRead
 from carechain.gateway.smart.acting import ActingKeys
 from carechain.node.mounting import Place
 from carechain.sdk.tls import Trust, no_trust
-
-
-class Operations:
-    """Operations that belong to no resource of their own."""
-
-    types: Final[frozenset[str]] = frozenset()
-    writable: Final = False
-
-    def __init__(self, operations: Mapping[tuple[str, str], Handler]) -> None:
-        """``operations`` by type and name."""
-        self.operations: Final = operations
-
-    async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - none
-        """There are no such resources."""
-        return None
-
-    async def search(
-        self,
-        principal: Principal,  # noqa: ARG002 - nothing to find
-        resource_type: str,  # noqa: ARG002
-        params: Sequence[tuple[str, str]],  # noqa: ARG002
-    ) -> list[bytes]:
-        """There are no such resources."""
-        return []
 
 
 @asynccontextmanager
@@ -74,23 +49,23 @@ async def plugged(
             entropy=place.entropy,
             institution=place.charts.institution,
         )
+        summary = SummaryProvider(
+            ledger=ledger,
+            charts=repository,
+            organisation=place.identity.party,
+            base_url=base,
+            entropy=place.entropy,
+            clock=place.clock,
+            zone=zone,
+            remote=remote,
+            readings=readings,
+        )
+        graph = GraphProvider(charts=repository, readings=readings, zone=zone)
         yield (
             ConsentProvider(ledger=ledger, charts=repository, zone=zone),
             AuditEventProvider(ledger=ledger, charts=repository, audit=place.audit, zone=zone),
             DirectoryProvider(ledger=ledger, addresses={place.identity.party: base}, zone=zone),
-            SummaryProvider(
-                ledger=ledger,
-                charts=repository,
-                organisation=place.identity.party,
-                base_url=base,
-                entropy=place.entropy,
-                clock=place.clock,
-                zone=zone,
-                remote=remote,
-                readings=readings,
-            ),
-            GraphProvider(charts=repository, readings=readings, zone=zone),
-            Operations({OPERATION: remote}),
+            Operations({OPERATION: remote, **summary.operations, **graph.operations}),
         )
 
 

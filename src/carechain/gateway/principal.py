@@ -57,7 +57,10 @@ class Authenticator(Protocol):
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """One answered request, for the audit: what was given out, by ledger record where there is one."""
+    """One answered request, for the audit: what was given out, by ledger record where there is one.
+
+    ``counted`` is how many matches of patients' resources it told of without giving them out.
+    """
 
     principal: Principal
     interaction: str
@@ -65,6 +68,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     records: tuple[tuple[bytes, int], ...]
     count: int
     refused: int = 0
+    counted: int = 0
 
 
 class ReadingAudit(Protocol):

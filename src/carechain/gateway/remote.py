@@ -6,8 +6,8 @@ Bundle with a proof for every resource (:mod:`carechain.gateway.remote_bundle`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
@@ -18,8 +18,10 @@ from carechain.chain.queries import Asker, ask
 from carechain.chain.questions import AnchorLine, TimelinePage
 from carechain.chain.receipts import code_named
 from carechain.chain.tx import build
+from carechain.charts.bundle import strict_json
 from carechain.charts.dates import day_of
-from carechain.charts.resource_types import CATEGORIES
+from carechain.charts.narrative import problem as hostile
+from carechain.charts.resource_types import CATEGORIES, R4_TYPES
 from carechain.charts.searching.among import found_among
 from carechain.contracts.access import Decided, RequestAccess
 from carechain.core.limits import ID_SIZE, NONCE_SIZE, REMOTE_SOURCES, TX_LIFETIME_S
@@ -27,11 +29,13 @@ from carechain.core.rejection import Rejected, present, require
 from carechain.core.scope import LAST_DAY, Scope
 from carechain.core.suite import Institution
 from carechain.core.vocabulary import ALL_CATEGORIES, Category, Purpose, Sensitivity, mask
-from carechain.gatekeeper.across import Across, Custodian, Given
+from carechain.gatekeeper.across import Across, Custodian, Given, Missing
 from carechain.gatekeeper.fetch import Reader
 from carechain.gatekeeper.ledger import LedgerReader
 from carechain.gateway.codes import RemoteCode
+from carechain.gateway.fhir.routing import ID
 from carechain.gateway.principal import Principal
+from carechain.gateway.providers.matching import within_scopes
 from carechain.gateway.remote_bundle import remote_bundle
 
 OPERATION: Final = ("Patient", "$remote-read")
@@ -120,11 +124,16 @@ class RemoteRead:
         reader = await self._readers(principal)
         custodians = [self._custodian(*one) for one in wish.sources]
         given, missing = await self._reader(reader).read(custodians, scope=wish.scope, purpose=wish.purpose)
+        usable = [(one, [held for held in _contents(one) if _is_usable(held)]) for one in given]
+        unusable = [_unusable(one) for one, held in usable if len(held) < len(_contents(one))]
         # Two members may use one id for two resources, so each member's are searched apart.
-        found = {(one.organisation, one.pseudonym): await asyncio.to_thread(self._found, one, wish) for one in given}
+        found = {
+            (one.organisation, one.pseudonym): await asyncio.to_thread(self._found, principal, held, wish)
+            for one, held in usable
+        }
         return remote_bundle(
             given,
-            missing,
+            [*missing, *unusable],
             base_url=self._base_url,
             wanted=lambda member, content: content in found[member.organisation, member.pseudonym],
         )
@@ -146,15 +155,68 @@ class RemoteRead:
         door = present(self._doors.get(member), RemoteCode.MEMBER_UNKNOWN)
         return Custodian(organisation=member, pseudonym=pseudonym, door=door)
 
-    def _found(self, given: Given, wish: "_Wish") -> set[bytes]:
-        """What was asked for among what a member gave: by type, and by the search where there is one."""
-        held = [content for record in given.records for content in record.resources]
+    def _found(self, principal: Principal, held: list[bytes], wish: "_Wish") -> set[bytes]:
+        """What was asked for among what a member gave, as far as the caller's scopes let it read at all."""
+        held = _readable(principal, held, self._zone)
         if wish.types:
             held = [one for one in held if orjson.loads(one).get("resourceType") in wish.types]
         if wish.query is None:
             return set(held)
         resource_type, params = wish.query
         return {held[position] for position in found_among(held, resource_type, params, zone=self._zone)}
+
+
+def _contents(given: Given) -> list[bytes]:
+    return [content for record in given.records for content in record.resources]
+
+
+def _is_usable(content: bytes) -> bool:
+    """Whether a member gave a resource that can be passed on: a proof says who wrote it, not that it is harmless."""
+    try:
+        tree = strict_json(content)
+    except Rejected:
+        return False
+    if not isinstance(tree, dict) or tree.get("resourceType") not in R4_TYPES or not _is_id(tree.get("id", "")):
+        return False
+    return all(isinstance(div, str) and hostile(div) is None for div in _narratives(tree))
+
+
+def _is_id(text: object) -> bool:
+    return isinstance(text, str) and (not text or ID.fullmatch(text) is not None)
+
+
+def _narratives(tree: Any) -> Iterator[object]:  # noqa: ANN401 - JSON of somebody else
+    """What stands as XHTML anywhere in a resource."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "div" in node:
+                yield node["div"]
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _unusable(given: Given) -> Missing:
+    """Said of a member part of whose records is left out."""
+    code = RemoteCode.CONTENT_UNUSABLE
+    return Missing(organisation=given.organisation, pseudonym=given.pseudonym, label=code.label, reason=code.reason)
+
+
+def _readable(principal: Principal, held: list[bytes], zone: ZoneInfo) -> list[bytes]:
+    """What the caller's scopes let it read: its party's ticket may be wider than its token."""
+    by_type: dict[str, list[bytes]] = {}
+    for content in held:
+        tree = orjson.loads(content)
+        # A query of a scope is about resources that have an id.
+        if tree.get("id") or not principal.may(tree["resourceType"]).filters:
+            by_type.setdefault(tree["resourceType"], []).append(content)
+    shown: list[bytes] = []
+    for resource_type, contents in by_type.items():
+        if principal.may(resource_type).read:
+            shown += within_scopes(principal, resource_type, contents, zone=zone)
+    return shown
 
 
 class _Wish:

@@ -18,6 +18,7 @@ from carechain.core.commitment import resource_leaf
 from carechain.core.merkle import BadProof
 from carechain.core.suite import Institution
 from carechain.gatekeeper.across import Given, Missing
+from carechain.gateway.fhir.outcome import CODE_SYSTEM
 from carechain.sdk.opening import OpenedRecord
 
 Json = dict[str, Any]
@@ -30,6 +31,8 @@ RECORD: Final = "urn:carechain:record"
 TICKET: Final = "urn:carechain:ticket"
 _DATA_OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+_DECISIONS: Final = "DECISION."
+"""How the labels of the ledger's refusals begin."""
 
 
 class Proof(Struct, frozen=True, kw_only=True):
@@ -190,12 +193,13 @@ def _read(provenance: Json) -> Proof:
 
 def _outcome(missing: Missing) -> Json:
     """A member that gave nothing: which one, and why. Its label and sentence hold nothing of the patient."""
-    refused = missing.ticket is not None
+    # A ticket alone says nothing: the ledger may have allowed the request, and the gatekeeper not have answered.
+    refused = missing.label.startswith(_DECISIONS)
     issue: Json = {
         "severity": "warning",
         "code": "forbidden" if refused else "incomplete",
         "details": {
-            "coding": [{"system": "urn:carechain:codes", "code": missing.label}],
+            "coding": [{"system": CODE_SYSTEM, "code": missing.label}],
             "text": missing.reason,
         },
         "diagnostics": f"Nothing from member {missing.organisation.hex()}.",

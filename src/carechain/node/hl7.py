@@ -87,7 +87,7 @@ def feed_of(
     )
     return Feed(
         journal=journal,
-        intake=ChartsIntake(charts, rng=secrets.token_bytes),
+        intake=ChartsIntake(charts, rng=secrets.token_bytes, waits=True),
         registry=registry,
         place=place,
         charset=settings.charset,

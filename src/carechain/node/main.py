@@ -14,34 +14,27 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from zoneinfo import ZoneInfo
 
-import lmdb
 import structlog
-import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from carechain.chain.genesis import BadGenesis
 from carechain.chain.versions import UpgradeNeeded
-from carechain.charts.schema import ChartsUnavailable
-from carechain.charts.schema import StoreTooNew as ChartsTooNew
 from carechain.charts.store import Charts
 from carechain.contracts.access import EntryKind
 from carechain.core.rejection import Rejected
-from carechain.engine.blocklog import CorruptHistory, LogTooNew, WrongChain
+from carechain.engine.blocklog import CorruptHistory
 from carechain.engine.cometbft.application import WrongNetwork
-from carechain.engine.cometbft.binary import EngineMissing, find_cometbft
-from carechain.engine.cometbft.config import BadEngineKey
+from carechain.engine.cometbft.binary import find_cometbft
 from carechain.engine.cometbft.process import EngineKeepsEnding
-from carechain.engine.session import IllegalOrder, ResyncNeeded
-from carechain.gatekeeper import listen
-from carechain.gatekeeper.audit import Audit, AuditDamaged, AuditTooNew, AuditUnavailable
+from carechain.engine.session import IllegalOrder
+from carechain.gatekeeper.audit import Audit
 from carechain.gatekeeper.erasing import Eraser, Holdings, SealedObjects
-from carechain.gatekeeper.erasure_journal import ErasureJournal, JournalTooNew, JournalUnavailable
+from carechain.gatekeeper.erasure_journal import ErasureJournal
 from carechain.gatekeeper.keyholder import Keyholder
 from carechain.gatekeeper.objects_door import ObjectsDoor
 from carechain.gatekeeper.release import Gatekeeper
@@ -51,27 +44,22 @@ from carechain.gatekeeper.serve import app as gatekeeper_app
 from carechain.gatekeeper.shares_door import shares_door
 from carechain.node.base_check import SnapshotRefuted
 from carechain.node.ceremony import CeremonyRunner
-from carechain.node.clock import ClockAhead
 from carechain.node.consortium import ConsortiumService, Place
 from carechain.node.hl7 import hl7_feed
-from carechain.node.home import Home, HomeUnusable, Running, open_home
+from carechain.node.home import Home, HomeUnusable, open_home
 from carechain.node.http import Api
-from carechain.node.keyholder_store import KEYHOLDER_FILE, KeyholderFileUnusable, KeyholderStore
+from carechain.node.keyholder_store import KEYHOLDER_FILE, KeyholderStore
 from carechain.node.ledger import LedgerNode, NodeFailed
+from carechain.node.listening import addresses, announced, bound, url_of
 from carechain.node.logs import configure_logs
 from carechain.node.mounting import Gateway
 from carechain.node.mounting import Place as GatewayPlace
 from carechain.node.ops import ops_app
+from carechain.node.parts import ENVIRONMENT_FAILURES, Parts
 from carechain.node.relay import relay_of
 from carechain.node.service import NodeService
 from carechain.node.settings import (
-    ApiSettings,
     BadSettings,
-    ConsensusSettings,
-    FhirSettings,
-    GatekeeperSettings,
-    Hl7Settings,
-    OpsSettings,
     Settings,
     read_secret,
     require_private,
@@ -79,12 +67,8 @@ from carechain.node.settings import (
 from carechain.node.tls import CertificateWatch, certificate_files
 from carechain.node.vault import OpenVault, vault_of
 from carechain.sdk.identity import Identity
-from carechain.sources.hl7v2.journal import JournalTooNew as Hl7JournalTooNew
-from carechain.sources.hl7v2.journal import JournalUnavailable as Hl7JournalUnavailable
 from carechain.sources.reader import SourceReader
 from carechain.sources.registry import Sources
-from carechain.state.log import StoreDamaged
-from carechain.state.store import StoreLocked, StoreTooNew, StoreTooOld
 
 DONE: Final = 0
 ENVIRONMENT: Final = 3
@@ -100,47 +84,6 @@ _NOT_A_PRODUCER: Final = (
     "This organisation is not one of the network's block producers. Point clients at a producer's node."
 )
 _log = structlog.get_logger("carechain.node")
-_Listening = ApiSettings | OpsSettings | GatekeeperSettings | FhirSettings | Hl7Settings
-
-
-class PartEnded(Exception):  # noqa: N818 - names what happened
-    """A part of the node that should run until it is stopped ended by itself."""
-
-
-ENVIRONMENT_FAILURES: Final = (
-    AuditDamaged,
-    AuditTooNew,
-    AuditUnavailable,
-    BadEngineKey,
-    BadGenesis,
-    BadSettings,
-    ChartsTooNew,
-    ChartsUnavailable,
-    ClockAhead,
-    CorruptHistory,
-    EngineKeepsEnding,
-    EngineMissing,
-    Hl7JournalTooNew,
-    Hl7JournalUnavailable,
-    HomeUnusable,
-    JournalTooNew,
-    JournalUnavailable,
-    KeyholderFileUnusable,
-    LogTooNew,
-    NodeFailed,
-    OSError,
-    PartEnded,
-    ResyncNeeded,
-    StoreDamaged,
-    StoreLocked,
-    StoreTooNew,
-    StoreTooOld,
-    UpgradeNeeded,
-    WrongChain,
-    WrongNetwork,
-    lmdb.Error,
-)
-"""What is neither the caller's fault nor a bug: disk, files, ports, another process."""
 
 
 def run(settings: Settings, *, identity: Identity | None = None, gateway: Gateway | None = None) -> int:
@@ -204,16 +147,16 @@ async def _serve(settings: Settings, home: Home, identity: Identity, gateway: Ga
     async with AsyncExitStack() as running:
         # Ports first: one that is taken is noticed before the ledger is opened.
         fhir = gateway is not None and settings.fhir.enabled
-        addresses = _addresses(settings, fhir=fhir)
-        sockets = {name: running.enter_context(_bound(group)) for name, group in addresses.items()}
-        urls = {name: _url(settings, name, one) for name, one in sockets.items()}
-        messages = running.enter_context(_bound(settings.hl7)) if settings.hl7.enabled else None
+        groups = addresses(settings, fhir=fhir)
+        sockets = {name: running.enter_context(bound(group)) for name, group in groups.items()}
+        urls = {name: url_of(settings, name, one) for name, one in sockets.items()}
+        messages = running.enter_context(bound(settings.hl7)) if settings.hl7.enabled else None
         service = await running.enter_async_context(_ledger(settings, home, identity))
         certificates = certificate_files(settings, service)
         watch = CertificateWatch(service, certificates)
         # A signal that comes earlier ends the process at once: nothing was acknowledged yet.
         asked_to_stop = _signals(hang_up=watch.look_now)
-        parts = _Parts()
+        parts = Parts()
         serving = parts.serving
 
         def tls(*, ask: bool) -> ssl.SSLContext | None:
@@ -266,14 +209,14 @@ async def _serve(settings: Settings, home: Home, identity: Identity, gateway: Ga
                 parts.running, home.path, service, identity.party, store, settings.hl7, listening=messages, tls=shown
             )
             await running.enter_async_context(feed)
-        running.enter_context(_announced(home, urls))
+        running.enter_context(announced(home, urls))
         _log.info("node started", height=service.height, chain_id=service.chain_id, pid=os.getpid(), **urls)
         await _until_stopped(service, parts, asked_to_stop)
         _log.info("node stopping", height=service.height)
     _log.info("node stopped", height=service.height)
 
 
-async def _until_stopped(service: LedgerNode, parts: "_Parts", asked_to_stop: asyncio.Event) -> None:
+async def _until_stopped(service: LedgerNode, parts: Parts, asked_to_stop: asyncio.Event) -> None:
     """Return when asked to stop; raises when the ledger (:class:`NodeFailed`) or another part ends by itself."""
     asked = asyncio.create_task(asked_to_stop.wait())
     ledger = asyncio.create_task(service.stopped())
@@ -298,7 +241,7 @@ async def _ledger(settings: Settings, home: Home, identity: Identity) -> AsyncIt
 async def _consortium(settings: Settings, home: Home, identity: Identity) -> AsyncIterator[LedgerNode]:
     consensus = settings.consensus
     program = find_cometbft(None if consensus.program is None else settings.path(consensus.program))
-    with _bound(consensus):
+    with bound(consensus):
         # Free now; the engine itself listens there once it runs.
         host = f"[{consensus.host}]" if ":" in consensus.host else consensus.host
         address = f"{host}:{consensus.port}"
@@ -353,7 +296,7 @@ async def _erasing(
     home: Home,
     service: LedgerNode,
     identity: Identity,
-    parts: "_Parts",
+    parts: Parts,
     vault: OpenVault | None,
 ) -> AsyncIterator[None]:
     """Erasures are carried out whether there is a door or not: the charts are there either way."""
@@ -385,7 +328,7 @@ async def _erasing(
 
 @asynccontextmanager
 async def _ceremonies(
-    home: Home, service: LedgerNode, identity: Identity, parts: "_Parts"
+    home: Home, service: LedgerNode, identity: Identity, parts: Parts
 ) -> AsyncIterator[KeyholderStore]:
     """The organisation's part in ceremonies of the consortium key, and the share that it holds of it."""
     path = home.path / "keys" / KEYHOLDER_FILE
@@ -404,7 +347,7 @@ async def _ceremonies(
 
 @asynccontextmanager
 async def _keyholder(
-    home: Home, service: LedgerNode, identity: Identity, parts: "_Parts", shares: KeyholderStore
+    home: Home, service: LedgerNode, identity: Identity, parts: Parts, shares: KeyholderStore
 ) -> AsyncIterator[Extension]:
     """The door to the organisation's share of the consortium key, and its reports of what it released."""
     with Audit.open(home.share_audit) as audit:
@@ -470,7 +413,7 @@ async def _gatekeeper(
 
 
 @asynccontextmanager
-async def _reporting(service: LedgerNode, identity: Identity, parts: "_Parts", audit: Audit) -> AsyncIterator[None]:
+async def _reporting(service: LedgerNode, identity: Identity, parts: Parts, audit: Audit) -> AsyncIterator[None]:
     """What the doors note is reported to the ledger while they are open, and once more when all have closed."""
     reporter = Reporter(
         ledger=service,
@@ -486,7 +429,7 @@ async def _reporting(service: LedgerNode, identity: Identity, parts: "_Parts", a
 
 @asynccontextmanager
 async def _fhir(
-    gateway: Gateway, place: GatewayPlace, parts: "_Parts", listening: socket.socket, *, tls: ssl.SSLContext | None
+    gateway: Gateway, place: GatewayPlace, parts: Parts, listening: socket.socket, *, tls: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
     """The FHIR server with what runs beside it; it stops serving before any of that ends."""
     async with gateway(place) as mounted, AsyncExitStack() as running:
@@ -505,129 +448,6 @@ def _charts(settings: Settings, home: Home, service: LedgerNode, *, zone: ZoneIn
 
 def _now_s() -> int:
     return int(time.time())
-
-
-# --- sockets and signals --------------------------------------------------------------------------------
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process: several servers run in one."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-    def stop(self) -> None:
-        """Take no more requests, finish those that are being answered, and return from ``serve``."""
-        self.should_exit = True
-
-
-def _server(app: ASGIApp, settings: Settings, *, tls: ssl.SSLContext | None = None) -> _Server:
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=listen.BACKLOG,
-        limit_concurrency=settings.api.connections,
-        timeout_graceful_shutdown=settings.api.drain_s,
-        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-    )
-    return _Server(config)
-
-
-class _Parts:
-    """What runs beside the ledger, by name: a part that ends by itself must end the node, or nobody would know."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[asyncio.Task[None], str] = {}
-
-    @asynccontextmanager
-    async def running(
-        self, name: str, part: Coroutine[None, None, None], *, end: Callable[[], object]
-    ) -> AsyncIterator[None]:
-        """Run ``part`` meanwhile; ``end`` asks it to end, which is then waited for."""
-        task = asyncio.create_task(part, name=f"carechain {name}")
-        self.tasks[task] = name
-        try:
-            yield
-        finally:
-            end()
-            await asyncio.wait({task})
-            failure = task.exception()
-            del self.tasks[task]
-        # Only now: a failure inside is what ended the node, and this one may be its consequence.
-        if failure is not None:
-            raise _ended(name, failure)
-
-    def serving(
-        self,
-        name: str,
-        app: ASGIApp,
-        settings: Settings,
-        listening: socket.socket,
-        *,
-        tls: ssl.SSLContext | None = None,
-    ) -> AbstractAsyncContextManager[None]:
-        """Serve ``app`` meanwhile; at the end, what is being answered is finished."""
-        server = _server(app, settings, tls=tls)
-        return self.running(name, server.serve(sockets=[listening]), end=server.stop)
-
-    def require_running(self) -> None:
-        """Raise why a part is running no more, if one is."""
-        for task, name in self.tasks.items():
-            if task.done():
-                raise _ended(name, task.exception())
-
-
-def _ended(name: str, failure: BaseException | None) -> BaseException:
-    """What the environment did speaks for itself; anything else is told as the end of the part."""
-    if isinstance(failure, ENVIRONMENT_FAILURES):
-        return failure
-    ended = PartEnded(f"The {name} ended by itself. Start the node again.")
-    ended.__cause__ = failure
-    return ended
-
-
-def _addresses(settings: Settings, *, fhir: bool) -> dict[str, _Listening]:
-    found: dict[str, _Listening] = {"api": settings.api, "ops": settings.ops}
-    if settings.gatekeeper_api.enabled:
-        found["gatekeeper"] = settings.gatekeeper_api
-    if fhir:
-        found["fhir"] = settings.fhir
-    return found
-
-
-@contextmanager
-def _bound(group: _Listening | ConsensusSettings) -> Iterator[socket.socket]:
-    try:
-        listening = listen.bound_socket(group.host, group.port)
-    except OSError as error:
-        raise HomeUnusable(
-            f"Cannot listen at {group.host}:{group.port}: {error.strerror}. Choose another port, or stop what uses it."
-        ) from None
-    with listening:
-        yield listening
-
-
-def _url(settings: Settings, name: str, listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    scheme = "https" if settings.api.tls_key is not None and name != "ops" else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-@contextmanager
-def _announced(home: Home, urls: dict[str, str]) -> Iterator[None]:
-    home.announce(Running(pid=os.getpid(), **urls))
-    try:
-        yield
-    finally:
-        home.retire()
 
 
 def _signals(*, hang_up: Callable[[], None]) -> asyncio.Event:

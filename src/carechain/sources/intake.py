@@ -52,11 +52,15 @@ def new_patient(pseudonym: bytes) -> Prepared:
 
 
 class ChartsIntake:
-    """The organisation's own charts as an :class:`Intake`. ``rng(n)`` gives random bytes for ids and salts."""
+    """The organisation's own charts as an :class:`Intake`. ``rng(n)`` gives random bytes for ids and salts.
 
-    def __init__(self, charts: Charts, *, rng: Callable[[int], bytes]) -> None:
+    With ``waits`` the node anchors what was filed; without, whoever hands it in does.
+    """
+
+    def __init__(self, charts: Charts, *, rng: Callable[[int], bytes], waits: bool = False) -> None:
         self._charts = charts
         self._rng = rng
+        self._waits = waits
 
     def patient(self, pseudonym: bytes) -> Prepared | None:
         """The Patient of the chart, out of its record of demographics."""
@@ -93,7 +97,9 @@ class ChartsIntake:
 
     def file_bundle(self, *, pseudonym: bytes, bundle: bytes, received_s: int) -> Filed:
         """File a bundle as it is."""
-        result = self._charts.ingest(pseudonym=pseudonym, bundle=bundle, received_s=received_s, rng=self._rng)
+        result = self._charts.ingest(
+            pseudonym=pseudonym, bundle=bundle, received_s=received_s, rng=self._rng, waits=self._waits
+        )
         return Filed(resources=result.resources, changed=result.new_resources)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from carechain.gateway.fhir.providing import Operations
 from carechain.gateway.providers.audit_events import AuditEventProvider
 from carechain.gateway.providers.consents import ConsentProvider
 from carechain.gateway.providers.directory import DirectoryProvider
@@ -31,19 +32,19 @@ def place(tmp_path: Path) -> Iterator[ProviderHouse]:
 @pytest.fixture
 def server(place: ProviderHouse) -> Iterator[FhirWorld]:
     world = place.world
+    summary = SummaryProvider(
+        ledger=place.ledger,
+        charts=place.charts,
+        organisation=world.a.id,
+        base_url=BASE,
+        entropy=os.urandom,
+        clock=lambda: world.time_s,
+    )
     providers = (
         ConsentProvider(ledger=place.ledger, charts=place.charts),
         AuditEventProvider(ledger=place.ledger, charts=place.charts, audit=place.house.audit),
         DirectoryProvider(ledger=place.ledger),
-        SummaryProvider(
-            ledger=place.ledger,
-            charts=place.charts,
-            organisation=world.a.id,
-            base_url=BASE,
-            entropy=os.urandom,
-            clock=lambda: world.time_s,
-        ),
-        GraphProvider(charts=place.charts),
+        Operations({**summary.operations, **GraphProvider(charts=place.charts).operations}),
     )
     with FhirWorld(place.house.folder / "charts.sqlite", providers=providers) as found:
         for name in ("steve", "bert", "ivan"):

@@ -100,6 +100,9 @@ def test_one_bundle_with_a_proof_for_each_resource_and_the_missing_named(house: 
     shown = orjson.loads(bundle)
     outcomes = [one["resource"] for one in shown["entry"] if one["search"]["mode"] == "outcome"]
     assert [one["issue"][0]["details"]["coding"][0]["code"] for one in outcomes] == ["DECISION.NO_GRANT", NO_ANSWER]
+    # The ledger allowed the second one too: that nobody answered is no refusal.
+    assert all(one.ticket is not None for one in missing)
+    assert [one["issue"][0]["code"] for one in outcomes] == ["forbidden", "incomplete"]
     assert world.d.id.hex() in outcomes[1]["issue"][0]["diagnostics"]
     assert "total" not in shown
     stored = {one.body for record in house.records for one in house.charts.read(record.record_id).resources}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from carechain.gatekeeper.audit import AuditDamaged
-from carechain.node.main import PartEnded, _Parts, _until_stopped, allow_open_files
+from carechain.node.main import _until_stopped, allow_open_files
+from carechain.node.parts import PartEnded, Parts
 from carechain.node.service import NodeFailed
 from node_network import running
 
@@ -38,7 +39,7 @@ def test_a_part_that_ends_by_itself_ends_the_node(
     tmp_path: Path, part: Callable[[], object], raised: type[Exception], said: str
 ) -> None:
     async def main() -> None:
-        parts, asked = _Parts(), asyncio.Event()
+        parts, asked = Parts(), asyncio.Event()
         async with running(tmp_path, populate=False) as net, parts.running("API server", part(), end=asked.set):  # type: ignore[arg-type]
             await _until_stopped(net.service, parts, asked)
 
@@ -48,7 +49,7 @@ def test_a_part_that_ends_by_itself_ends_the_node(
 
 def test_parts_end_when_asked(tmp_path: Path) -> None:
     async def main() -> list[str]:
-        parts, asked, ended = _Parts(), asyncio.Event(), []
+        parts, asked, ended = Parts(), asyncio.Event(), []
 
         async def serve(closing: asyncio.Event) -> None:
             await closing.wait()
@@ -68,7 +69,7 @@ def test_parts_end_when_asked(tmp_path: Path) -> None:
 
 def test_what_fails_while_it_ends_is_told_unless_something_else_failed_first() -> None:
     async def main(*, first: Exception | None) -> None:
-        parts, closing = _Parts(), asyncio.Event()
+        parts, closing = Parts(), asyncio.Event()
 
         async def last_report() -> None:
             await closing.wait()

@@ -79,6 +79,27 @@ def test_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch, name: s
         load_settings()
 
 
+def test_a_variable_that_is_a_table_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARECHAIN_FHIR", "http://127.0.0.1:8714")
+    with pytest.raises(BadSettings, match="CARECHAIN_FHIR cannot be read") as bad:
+        load_settings()
+    assert "8714" not in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[fhir]\nport = 1\n[fhir]\nport = 2\n", "line 3, column 6.* twice"),
+        ("password = 'hunter2", "end of document|line 1"),
+    ],
+)
+def test_a_file_that_is_no_toml_says_where(tmp_path: Path, text: str, said: str) -> None:
+    write(tmp_path / "config.toml", text)
+    with pytest.raises(BadSettings, match=said) as bad:
+        load_settings()
+    assert "hunter2" not in str(bad.value)
+
+
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="cannot be read"):
         load_settings(tmp_path / "no.toml")

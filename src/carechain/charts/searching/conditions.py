@@ -248,8 +248,8 @@ def _words(text: str, reading: Reading) -> str:
 def _token(parameter: SearchParameter, modifier: str, text: str, reading: Reading) -> Node:
     resource_type, code = parameter.resource_type, parameter.code
     if modifier == "":
-        value = token_value(_without_system(text) if _is_code(parameter) else text, reading)
-        return Tokens(param_key(resource_type, code), (value,))
+        found = token_value(_without_system(text) if _is_code(parameter) else text, reading)
+        return Tokens(param_key(resource_type, code), (found,))
     if modifier == "text":
         words = _words(fold(unescape(text)), reading)
         return Strings(param_key(resource_type, f"{code}:text"), Match.STARTS, words)

@@ -17,11 +17,16 @@ from carechain.charts.searching.conditions import ID, Reading, condition
 from carechain.charts.searching.keys import param_key, reference_term
 from carechain.charts.searching.tree import (
     NEVER,
+    AllOf,
     Among,
+    AnyOf,
+    Chain,
+    Has,
     Ids,
     Include,
     IndexTable,
     Node,
+    Not,
     Part,
     References,
     SearchQuery,
@@ -30,6 +35,7 @@ from carechain.charts.searching.tree import (
     any_of,
 )
 from carechain.core.limits import (
+    SEARCH_CHAINS,
     SEARCH_INCLUDES,
     SEARCH_PAGE,
     SEARCH_PARAMETERS,
@@ -65,13 +71,30 @@ class _Draft:
         self.includes: list[Include] = []
         self.applied: list[tuple[str, str]] = []
         self.ignored: list[str] = []
+        self.chains = 0
 
     def add_condition(self, name: str, value: str) -> None:
         """A condition must be known to every type that is searched."""
         reading = Reading(zone=self.zone, base_url=self.base_url, parameter=name)
         read = [(one, condition(one, name, value, reading)) for one in self.types]
+        self.chains += sum(_chains_in(node) for _, node in read)
+        if self.chains > SEARCH_CHAINS:
+            raise reading.refuse(SearchCode.CHAIN_TOO_DEEP)
         for resource_type, node in read:
             self.conditions[resource_type].append(node)
+
+
+def _chains_in(node: Node) -> int:
+    """How many references a condition follows."""
+    match node:
+        case AllOf(nodes) | AnyOf(nodes):
+            return sum(map(_chains_in, nodes))
+        case Not(inner):
+            return _chains_in(inner)
+        case Chain() | Has():
+            return 1 + _chains_in(node.inner)
+        case _:
+            return 0
 
 
 def parse(

@@ -35,7 +35,7 @@ from carechain.core.limits import (
 from carechain.core.rejection import Rejected, require
 from carechain.gatekeeper.audit import AuditUnavailable
 from carechain.gateway.codes import FhirCode
-from carechain.gateway.fhir.call import NOT_MODIFIED, Answer, Call, Given, Site
+from carechain.gateway.fhir.call import NOT_MODIFIED, REFUSED_AND_NOTED, Answer, Call, Given, Site
 from carechain.gateway.fhir.capabilities import capability_statement
 from carechain.gateway.fhir.dispatch import Dispatch
 from carechain.gateway.fhir.negotiation import (
@@ -65,8 +65,6 @@ NOT_SPOKEN: Final = 1003
 _BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _PATCHES: Final = frozenset({Kind.PATCH, Kind.PATCH_MATCHING})
-_REFUSED_AND_NOTED: Final = frozenset({403, 404})
-"""Statuses of refusals that are about somebody's data: they are in the audit trail too."""
 
 
 class _ReadBody(Protocol):
@@ -240,11 +238,13 @@ class FhirServer:
             )
         except (Problem, Rejected) as refused:
             problem = refused if isinstance(refused, Problem) else problem_of(refused)
-            if problem.status in _REFUSED_AND_NOTED:
+            if problem.status in REFUSED_AND_NOTED:
                 await self._note(call, Given(), refused=problem.number)
             raise problem from None
         if answer.is_audited:
             await self._note(call, answer.given)
+        if answer.refused:
+            await self._note(call, Given(), refused=answer.refused)
         return _shaped(answer, params)
 
     async def _principal(self, headers: Mapping[str, str]) -> Principal:
@@ -268,6 +268,7 @@ class FhirServer:
                 resource_types=tuple(sorted(types)),
                 records=tuple(sorted(given.records)),
                 count=given.count,
+                counted=given.counted,
                 refused=refused,
             )
         )

@@ -8,7 +8,7 @@ import msgspec
 from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.fhir.bundling import bundle, response_entry
-from carechain.gateway.fhir.call import Answer, Call, Given, merged
+from carechain.gateway.fhir.call import REFUSED_AND_NOTED, Answer, Call, Given, merged
 from carechain.gateway.fhir.entries import Entry
 from carechain.gateway.fhir.outcome import Problem, outcome, problem_of
 from carechain.gateway.fhir.parameters import parse
@@ -24,18 +24,20 @@ async def run(call: Call, entries: Sequence[Entry], answering: Answering) -> Ans
     """The batch's answer: 200 with the outcome of every entry in its place."""
     by_position: dict[int, bytes] = {}
     given: list[Given] = []
+    refused = 0
     for entry in sorted(entries, key=lambda one: ORDER[one.method]):
         try:
             answer = await answering(_call_of(call, entry))
-        except Rejected as rejected:
-            by_position[entry.position] = _refused(problem_of(rejected), entry)
-        except Problem as problem:
+        except (Problem, Rejected) as caught:
+            problem = caught if isinstance(caught, Problem) else problem_of(caught)
             by_position[entry.position] = _refused(problem, entry)
+            # What would be noted of a request by itself is noted of a batch too, once.
+            refused = refused or (problem.number if problem.status in REFUSED_AND_NOTED else 0)
         else:
             by_position[entry.position] = _answered(answer)
             given.append(answer.given)
     body = bundle("batch-response", (by_position[position] for position in sorted(by_position)))
-    return Answer(body=body, given=merged(given))
+    return Answer(body=body, given=merged(given), refused=refused)
 
 
 def _call_of(call: Call, entry: Entry) -> Call:

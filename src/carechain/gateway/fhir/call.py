@@ -22,6 +22,8 @@ from carechain.gateway.principal import Principal
 OK: Final = 200
 CREATED: Final = 201
 NOT_MODIFIED: Final = 304
+REFUSED_AND_NOTED: Final = frozenset({403, 404})
+"""Statuses of refusals that are about somebody's data: they are in the audit trail too."""
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -55,11 +57,15 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """What an answer gives out, for the audit: types, ledger records, how many resources."""
+    """What an answer gives out, for the audit: types, ledger records, how many resources.
+
+    ``counted`` is how many matches of patients' resources it tells of without giving them out.
+    """
 
     resource_types: frozenset[str] = frozenset()
     records: frozenset[tuple[bytes, int]] = frozenset()
     count: int = 0
+    counted: int = 0
 
     def and_also(self, other: "Given") -> "Given":
         """Both together."""
@@ -67,6 +73,7 @@ class Given(Struct, frozen=True, kw_only=True):
             resource_types=self.resource_types | other.resource_types,
             records=self.records | other.records,
             count=self.count + other.count,
+            counted=self.counted + other.counted,
         )
 
 
@@ -86,7 +93,8 @@ def given(stored: Iterable[Stored], *more_types: str) -> Given:
 class Answer(Struct, frozen=True, kw_only=True):
     """An answer before it is sent; a ``stream`` stands in for the body and audits itself part by part.
 
-    ``is_audited`` is False for what says nothing about anybody, such as the CapabilityStatement.
+    ``is_audited`` is False for what says nothing about anybody, such as the CapabilityStatement. ``refused`` is the
+    number of a refusal inside the answer that is noted (in a batch, where it does not become the whole answer).
     """
 
     status: int = OK
@@ -96,6 +104,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     given: Given = NOTHING
     stream: AsyncGenerator[bytes, None] | None = None
     is_audited: bool = True
+    refused: int = 0
 
 
 def resource_headers(stored: Stored) -> dict[str, str]:

@@ -86,7 +86,7 @@ class Dispatch:
             case Kind.BUNDLE:
                 return await self._bundle(call, audit=audit, known=known)
             case Kind.OPERATION:
-                return await self._operation(call, known=known)
+                return await self._operation(call, audit=audit, known=known)
             case Kind.EXPORT_STATUS:
                 return await self._exports.status(call)
             case Kind.EXPORT_CANCEL:
@@ -170,7 +170,7 @@ class Dispatch:
         return READING[call.target.kind](self._site, reader, call)
 
     # --- operations ---------------------------------------------------------------------------------------
-    async def _operation(self, call: Call, *, known: Known) -> Answer:
+    async def _operation(self, call: Call, *, audit: Auditing, known: Known) -> Answer:
         target = call.target
         match target.operation:
             case "$validate":
@@ -186,7 +186,7 @@ class Dispatch:
             case "$events" if not target.resource_type:
                 if call.method not in {"GET", "HEAD"}:
                     raise not_allowed(call.method, ("GET",))
-                return await self._events.stream(call, known)
+                return await self._events.stream(call, audit, known)
             case name if name in ON_CHARTS and target.resource_id and target.resource_type not in self._alone:
                 return await self._threads.read(lambda reader: ON_CHARTS[name](self._site, reader, call))
         handler = self._operations.get((target.resource_type, target.operation))

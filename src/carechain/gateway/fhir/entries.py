@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from carechain.charts.bundle import strict_json
+from carechain.charts.bundle import strict_json, without
 from carechain.core.limits import BUNDLE_ENTRIES, FHIR_ENTRY_URL_CHARS, FULL_URL_CHARS
 from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
@@ -84,7 +84,7 @@ def read(body: bytes, base_url: str = "") -> tuple[str, list[Entry]]:
     except (msgspec.DecodeError, RecursionError):
         raise Rejected(FhirCode.BODY_MALFORMED) from None
     # Without its entries the bundle is small, and a repeated key in it still shows.
-    rest = strict_json(body.replace(raw, b"[]", 1))
+    rest = strict_json(without(body, raw, b"[]"))
     require(isinstance(rest, dict) and rest.get("resourceType") == "Bundle", FhirCode.BUNDLE_UNSUPPORTED)
     require(rest.get("type") in TYPES, FhirCode.BUNDLE_UNSUPPORTED)
     require(len(raws) <= BUNDLE_ENTRIES, FhirCode.TOO_MANY_ENTRIES)
@@ -97,12 +97,12 @@ def _entry(position: int, raw: bytes, base_url: str) -> Entry:
     except (msgspec.DecodeError, RecursionError):
         raise Rejected(FhirCode.ENTRY_MALFORMED) from None
     # Around its resource an entry is small, and a repeated key still shows; the resource is validated by itself.
-    strict_json(raw.replace(bytes(entry.resource), b"0", 1) if entry.resource else raw)
+    body = bytes(entry.resource)
+    strict_json(without(raw, body, b"0") if body else raw)
     request = entry.request
     require(request.method in METHODS and len(request.url) <= FHIR_ENTRY_URL_CHARS, FhirCode.ENTRY_MALFORMED)
     if entry.fullUrl:
         require(len(entry.fullUrl) <= FULL_URL_CHARS and _FULL_URL.fullmatch(entry.fullUrl), FhirCode.ENTRY_MALFORMED)
-    body = bytes(entry.resource)
     require(bool(body) == (request.method in _WITH_BODY) or request.method == "POST", FhirCode.ENTRY_MALFORMED)
     require(not body or body.startswith(b"{"), FhirCode.ENTRY_MALFORMED)
     return Entry(

@@ -26,7 +26,7 @@ from carechain.core.limits import (
 )
 from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
-from carechain.gateway.fhir.call import Answer, Call, Site
+from carechain.gateway.fhir.call import Answer, Call, Given, Site, given
 from carechain.gateway.fhir.conditions import US_PER_S
 from carechain.gateway.fhir.guarding import guarded
 from carechain.gateway.fhir.matching import criteria
@@ -44,6 +44,7 @@ FROM_THE_BEGINNING: Final = "0"
 """``Last-Event-ID`` of a caller that wants everything that is there, too."""
 _SEQ_SIZE: Final = 8
 Known = Callable[[], Awaitable[Principal]]
+Auditing = Callable[[Given], Awaitable[None]]
 
 
 class Bell:
@@ -76,8 +77,11 @@ class Events:
         self._bell = bell
         self._open: dict[bytes, int] = {}
 
-    async def stream(self, call: Call, known: Known) -> Answer:
-        """Begin a stream; ``known`` authenticates the caller again. Raises ``Rejected`` (400, 403, 429)."""
+    async def stream(self, call: Call, audit: Auditing, known: Known) -> Answer:
+        """Begin a stream; ``known`` authenticates the caller again, ``audit`` notes every part before it is sent.
+
+        Raises ``Rejected`` (400, 403, 429).
+        """
         self.query(call.principal, call)
         require(sum(self._open.values()) < EVENT_STREAM_SUBSCRIBERS, FhirCode.TOO_MANY_STREAMS)
         require(self._open.get(call.principal.party, 0) < EVENT_STREAMS_PER_PARTY, FhirCode.TOO_MANY_STREAMS)
@@ -86,7 +90,7 @@ class Events:
             begin = await self._threads.read(lambda reader: reader.last_seq())
         else:
             begin = 0 if after == FROM_THE_BEGINNING else self._place(call.principal, after)
-        return Answer(media_type=EVENT_STREAM, stream=self._events(call, known, begin), is_audited=False)
+        return Answer(media_type=EVENT_STREAM, stream=self._events(call, audit, known, begin), is_audited=False)
 
     def query(self, principal: Principal, call: Call) -> SearchQuery:
         """The criteria within the caller's rights; raises ``Rejected``."""
@@ -101,8 +105,10 @@ class Events:
         query = parse(target.resource_type, asked, zone=self._site.zone, strict=True, base_url=self._site.base_url)
         return guarded(self._site, principal, query)
 
-    async def _events(self, call: Call, known: Known, begin: int) -> AsyncGenerator[bytes, None]:
-        party = call.principal.party
+    async def _events(self, call: Call, audit: Auditing, known: Known, begin: int) -> AsyncGenerator[bytes, None]:
+        party, loop = call.principal.party, asyncio.get_running_loop()
+        # Beats keep time by themselves: one for every ring would tell when something hidden is stored.
+        beat_s = loop.time()
         self._open[party] = self._open.get(party, 0) + 1
         seq = begin
         try:
@@ -117,9 +123,15 @@ class Events:
                     return
                 rung = self._bell.listen()
                 changed, seq, is_all = await self._threads.read(partial(self._new, principal, query, seq))
-                yield b"".join(self._event(principal, one) for one in changed) or b": beat\n\n"
+                if changed:
+                    # That a resource meets the criteria is health data.
+                    await audit(given(changed))
+                    yield b"".join(self._event(principal, one) for one in changed)
+                elif loop.time() >= beat_s:
+                    beat_s = loop.time() + FHIR_EVENTS_POLL_S
+                    yield b": beat\n\n"
                 if is_all:
-                    await _until(rung, FHIR_EVENTS_POLL_S)
+                    await _until(rung, max(beat_s - loop.time(), 0))
         finally:
             self._open[party] -= 1
             if not self._open[party]:

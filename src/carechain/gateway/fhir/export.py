@@ -19,6 +19,7 @@ from carechain.charts.repository import Reader, Stored
 from carechain.charts.serving import served
 from carechain.core.limits import (
     FHIR_DOWNLOADS,
+    FHIR_DOWNLOADS_PER_CALLER,
     FHIR_EXPORT_CHUNK,
     FHIR_EXPORT_MEMBERS,
     FHIR_EXPORT_S,
@@ -68,7 +69,7 @@ class Exports:
         self._site = site
         self._threads = threads
         self._jobs: dict[str, Job] = {}
-        self._downloads = 0
+        self._downloads: dict[tuple[bytes, str], int] = {}
 
     async def begin(self, call: Call) -> Answer:
         """Kick-off at the system, at Patient or at one Group: 202 with the address to follow."""
@@ -128,7 +129,8 @@ class Exports:
         """One type as newline-delimited JSON, streamed."""
         job, resource_type = self._job(call), call.target.member_type
         require(resource_type in job.types and self._may(call.principal, job, resource_type), FhirCode.EXPORT_UNKNOWN)
-        require(self._downloads < FHIR_DOWNLOADS, FhirCode.BUSY)
+        require(sum(self._downloads.values()) < FHIR_DOWNLOADS, FhirCode.BUSY)
+        require(self._downloads.get(job.caller, 0) < FHIR_DOWNLOADS_PER_CALLER, FhirCode.TOO_MANY_EXPORTS)
         stream = self._lines(call.principal, job, resource_type, audit)
         return Answer(media_type=NDJSON, stream=stream, is_audited=False)
 
@@ -136,7 +138,7 @@ class Exports:
         self, principal: Principal, job: Job, resource_type: str, audit: Auditing
     ) -> AsyncGenerator[bytes, None]:
         """Parts of the file; the snapshot is open until the last one is taken, or the reader is too slow."""
-        self._downloads += 1
+        self._downloads[job.caller] = self._downloads.get(job.caller, 0) + 1
         held = ExitStack()
         try:
             reader = await self._threads.work(lambda: held.enter_context(self._site.repository.reading()))
@@ -149,7 +151,9 @@ class Exports:
                 if is_last:
                     return
         finally:
-            self._downloads -= 1
+            self._downloads[job.caller] -= 1
+            if not self._downloads[job.caller]:
+                del self._downloads[job.caller]
             await self._threads.work(held.close)
 
     def _part(self, reader: Reader, principal: Principal, rows: Iterator[Stored]) -> tuple[list[Stored], bool]:

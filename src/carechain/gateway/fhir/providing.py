@@ -4,7 +4,7 @@ Owned by the FHIR server, which needs it; what provides it is plugged in from ou
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from carechain.gateway.principal import Principal
 
@@ -32,3 +32,27 @@ class Provider(Protocol):
 
     async def search(self, principal: Principal, resource_type: str, params: Sequence[tuple[str, str]]) -> list[bytes]:
         """The matches as FHIR JSON, in a fixed order; raises ``Rejected`` for parameters it does not take."""
+
+
+class Operations:
+    """Operations that belong to no resource of their own."""
+
+    types: Final[frozenset[str]] = frozenset()
+    writable: Final = False
+
+    def __init__(self, operations: Mapping[tuple[str, str], Handler]) -> None:
+        """``operations`` by type and name."""
+        self.operations: Final = operations
+
+    async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - none
+        """There are no such resources."""
+        return None
+
+    async def search(
+        self,
+        principal: Principal,  # noqa: ARG002 - nothing to find
+        resource_type: str,  # noqa: ARG002
+        params: Sequence[tuple[str, str]],  # noqa: ARG002
+    ) -> list[bytes]:
+        """There are no such resources."""
+        return []

@@ -44,10 +44,10 @@ def references(body: bytes) -> Iterator[str]:
             yield _text(found["value"])
 
 
-def rewrite(body: bytes, target: Target, *, references_only: bool = False) -> bytes:
+def rewrite(body: bytes, target: Target, *, others: bytes = b'"') -> bytes:
     """The bytes with the addresses replaced for which ``target(key, value)`` gives another; the rest is untouched.
 
-    ``references_only`` leaves out the elements of :data:`OTHER_KEYS`.
+    The elements of :data:`OTHER_KEYS` are gone through only if ``others`` stands anywhere after that: it costs as much.
     """
 
     def replacement(found: re.Match[bytes]) -> bytes:
@@ -58,4 +58,4 @@ def rewrite(body: bytes, target: Target, *, references_only: bool = False) -> by
         return found[0][:start] + orjson.dumps(new)
 
     after = _REFERENCE.sub(replacement, body)
-    return after if references_only else _OTHER.sub(replacement, after)
+    return _OTHER.sub(replacement, after) if others in after else after

@@ -1,12 +1,11 @@
 """A resource in a request's body: what has to hold before it may be stored (REC-4)."""
 
 from collections.abc import Callable
-from typing import Final
 
-import msgspec
+import orjson
 from msgspec import Struct
 
-from carechain.charts.bundle import strict_json
+from carechain.charts.bundle import Json, strict_json
 from carechain.charts.resource_types import R4_TYPES
 from carechain.charts.validation import validate
 from carechain.core.rejection import require
@@ -29,31 +28,28 @@ class Draft(Struct, frozen=True, kw_only=True):
 def draft(body: bytes, expected_type: str) -> Draft:
     """Check a resource; raises ``Rejected`` for its form and ``Problem`` with every issue that validation finds."""
     require(body, FhirCode.BODY_MALFORMED)
-    try:
-        head = _head_decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        head = _refuse_headless(body)
-    require(head.resourceType == expected_type, FhirCode.TYPE_MISMATCH)
+    tree, own_id = _read(body)
+    require(tree.get("resourceType", "") == expected_type, FhirCode.TYPE_MISMATCH)
     require(expected_type in R4_TYPES, FhirCode.TYPE_UNKNOWN)
     require(expected_type != "Subscription", FhirCode.SUBSCRIPTION_UNSUPPORTED)
-    require(head.id is None or ID.fullmatch(head.id), FhirCode.ID_MALFORMED)
+    require(own_id is None or ID.fullmatch(own_id), FhirCode.ID_MALFORMED)
     # Validation is strict about the JSON too: repeated keys, depth, encoding.
-    problem = invalid(validate(body))
+    problem = invalid(validate(body, tree))
     if problem is not None:
         raise problem
-    return Draft(resource_type=expected_type, resource_id=head.id, body=body)
+    return Draft(resource_type=expected_type, resource_id=own_id, body=body)
 
 
-class _Head(Struct):
-    resourceType: str = ""  # noqa: N815 - FHIR's name
-    id: str | None = None
-
-
-_head_decoder: Final = msgspec.json.Decoder(_Head)
-
-
-def _refuse_headless(body: bytes) -> _Head:
-    """Say what is wrong with a body that has no readable type and id; raises ``Rejected`` or ``Problem``."""
+def _read(body: bytes) -> tuple[Json, str | None]:
+    """The resource and its own id; raises ``Rejected`` or ``Problem`` for a body without readable type and id."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        tree = None
+    if isinstance(tree, dict) and type(tree.get("resourceType", "")) is str:
+        own_id = tree.get("id")
+        if own_id is None or type(own_id) is str:
+            return tree, own_id
     require(isinstance(strict_json(body), dict), FhirCode.BODY_MALFORMED)
     raise invalid(validate(body)) or refusal(FhirCode.RESOURCE_INVALID)
 

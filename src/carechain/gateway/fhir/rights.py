@@ -88,7 +88,7 @@ def readable_versions(site: Site, reader: Reader, principal: Principal, listed: 
     hidden: set[int] = set()
     for resource_type, versions in by_type.items():
         shown = within_scopes(principal, resource_type, versions, zone=site.zone)
-        hidden.update(versions.values() - {versions[body] for body in shown})
+        hidden.update(set(versions.values()) - {versions[body] for body in shown})
     return [one for one in kept if one.seq not in hidden]
 
 

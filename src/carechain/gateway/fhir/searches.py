@@ -10,11 +10,13 @@ from typing import Final
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from carechain.charts.repository import Reader, Stored
+from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.searching.query import compartment, parse
 from carechain.charts.searching.result import Page, count, included, search
-from carechain.charts.searching.tree import SearchQuery
+from carechain.charts.searching.tree import AllOf, AnyOf, Chain, Has, Node, Not, SearchQuery
 from carechain.charts.serving import served
 from carechain.core.limits import SEARCH_PAGE
 from carechain.gateway.fhir.bundling import Link, Listed, bundle, outcome_entry, search_entry
@@ -51,7 +53,7 @@ def find(site: Site, reader: Reader, call: Call, extra: Sequence[bytes] = ()) ->
     query = asked.query
     visible = reader.visible(call.principal.sight)
     if query.counts_only:
-        return _counted(site, call, asked, count(reader.connection, visible, query) + len(extra))
+        return _counted(site, call, asked, count(reader.connection, visible, query), len(extra))
     wanted = DEFAULT_PAGE if query.count is None else min(query.count, SEARCH_PAGE)
     found = search(reader.connection, visible, query, Page(count=wanted, after=asked.after))
     matches = reader.fetch(call.principal.sight, list(found.matches))
@@ -61,6 +63,10 @@ def find(site: Site, reader: Reader, call: Call, extra: Sequence[bytes] = ()) ->
         links.append(next_link(site, call, asked.params, found.next))
     first = asked.after is None
     total = found.total
+    # A number of matches tells of patients, and so does a practitioner that was found by what stands in their charts.
+    counted = (total or 0) if _is_clinical(query) else 0
+    if len(matches) and _is_clinical(query):
+        counted = max(counted, len(matches))
     if first and total is None and not found.more:
         # The page is all there is, so counting costs nothing and tells nothing more.
         total = len(matches)
@@ -75,8 +81,27 @@ def find(site: Site, reader: Reader, call: Call, extra: Sequence[bytes] = ()) ->
             links=links,
             total=None if total is None else total + len(extra),
         ),
-        given=given([*matches, *others], *([call.target.resource_type] if more else [])),
+        given=replace(given([*matches, *others], *([call.target.resource_type] if more else [])), counted=counted),
     )
+
+
+def _is_clinical(query: SearchQuery) -> bool:
+    """Whether a query asks of patients' resources, were it only on the way to shared ones."""
+    waiting: list[Node] = [part.where for part in query.parts]
+    types = {part.resource_type for part in query.parts}
+    while waiting:
+        match waiting.pop():
+            case AllOf(nodes) | AnyOf(nodes):
+                waiting += nodes
+            case Not(inner):
+                waiting.append(inner)
+            case Chain() as chain:
+                types.add(chain.resource_type)
+                waiting.append(chain.inner)
+            case Has() as has:
+                types.add(has.source_type)
+                waiting.append(has.inner)
+    return not types <= DIRECTORY
 
 
 def understood(site: Site, call: Call) -> Asked:
@@ -114,9 +139,11 @@ def _included(site: Site, reader: Reader, call: Call, query: SearchQuery, matche
     return readable(site, reader, call.principal, found)
 
 
-def _counted(site: Site, call: Call, asked: Asked, total: int) -> Answer:
+def _counted(site: Site, call: Call, asked: Asked, stored: int, provided: int) -> Answer:
     links = [self_link(site, call, list(asked.query.applied))]
-    return Answer(body=bundle("searchset", (), links=links, total=total))
+    counted = stored if _is_clinical(asked.query) else 0
+    body = bundle("searchset", (), links=links, total=stored + provided)
+    return Answer(body=body, given=replace(given([]), counted=counted))
 
 
 def _searchset(

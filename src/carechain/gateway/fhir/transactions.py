@@ -124,10 +124,9 @@ def run(site: Site, writer: Writer, call: Call, steps: Sequence[Step], read_entr
             # A POST of a known urn:uuid with other bytes corrects what is there.
             require_may(call.principal, result.stored.resource_type, Right.UPDATE)
     by_position: dict[int, bytes] = {}
-    given_out: list[Given] = []
+    given_out = [given(result.stored for result in applied)]
     for (one, _), result in zip(changes, applied, strict=True):
         by_position[one.step.entry.position] = _written_entry(site, call, result)
-        given_out.append(given([result.stored]))
     for one in meant:
         if one.is_done and one.existing is not None:
             same = Applied(stored=one.existing, created=False, changed=False)
@@ -251,9 +250,9 @@ def _body_of(one: Meant, resolver: "_Resolver") -> bytes:
         restful = _RESTFUL.fullmatch(one.step.entry.full_url)
         base = restful["base"] if restful else ""
         body = one.step.new.body
-        # Only a urn is likely to stand for an entry outside of references, and looking there costs more.
-        references_only = not base and b'"urn:uuid:' not in body
-        return rewrite(body, lambda key, value: resolver.target(key, value, base), references_only=references_only)
+        # Without a base only a urn can stand for an entry.
+        others = b'"' if base else b'"urn:'
+        return rewrite(body, lambda key, value: resolver.target(key, value, base), others=others)
     if one.existing is None:
         raise nothing_here()
     return after_patch(one.existing, _patch_in(one.step.entry.body)).body

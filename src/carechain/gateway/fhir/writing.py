@@ -20,11 +20,17 @@ from carechain.gateway.principal import Principal
 
 
 def create(site: Site, writer: Writer, call: Call, new: Draft) -> Answer:
-    """POST: a fresh id; with If-None-Exist nothing when one visible resource matches already."""
+    """POST: a fresh id; with If-None-Exist nothing when one visible resource matches already.
+
+    Some clients put the criteria into the address, as in a conditional update. Passing them over would make the very
+    duplicate that they are there to prevent.
+    """
     require_may(call.principal, new.resource_type, Right.CREATE)
     condition = call.headers.get("if-none-exist")
-    if condition is not None:
-        existing = matching(site, writer, call.principal, new.resource_type, criteria(condition))
+    asked = _criteria_of(call)
+    if condition is not None or asked:
+        wanted = [*asked, *criteria(condition or "")]
+        existing = matching(site, writer, call.principal, new.resource_type, wanted)
         if existing is not None:
             return written(site, call, Applied(stored=existing, created=False, changed=False))
     return written(site, call, _stored(writer, call.principal, new, fresh_id(site.entropy), create=True))

@@ -20,9 +20,6 @@ GRAPH: Final = "$graph"
 class GraphProvider:
     """The operation alone; graphs are not stored."""
 
-    types: Final[frozenset[str]] = frozenset()
-    writable: Final = False
-
     def __init__(self, *, charts: Repository, readings: ReadingAudit | None = None, zone: tzinfo = UTC) -> None:
         """``readings`` is told of every record before it is given out.
 
@@ -32,19 +29,6 @@ class GraphProvider:
         self._readings = readings
         self._zone = zone
         self.operations: Final[Mapping[tuple[str, str], Handler]] = {("Patient", GRAPH): self._graph}
-
-    async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - none
-        """There are no such resources."""
-        return None
-
-    async def search(
-        self,
-        principal: Principal,  # noqa: ARG002 - nothing to find
-        resource_type: str,  # noqa: ARG002
-        params: Sequence[tuple[str, str]],  # noqa: ARG002
-    ) -> list[bytes]:
-        """There are no such resources."""
-        return []
 
     async def _graph(
         self,

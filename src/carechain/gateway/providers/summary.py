@@ -48,9 +48,6 @@ SOURCE: Final = "source"
 class SummaryProvider:
     """The operation alone; summaries are not stored."""
 
-    types: Final[frozenset[str]] = frozenset()
-    writable: Final = False
-
     def __init__(  # noqa: PLR0913 - all are named, and have a use of their own
         self,
         *,
@@ -78,19 +75,6 @@ class SummaryProvider:
         self._readings = readings
         self._zone = zone
         self.operations: Final[Mapping[tuple[str, str], Handler]] = {("Patient", SUMMARY): self._summary}
-
-    async def read(self, principal: Principal, resource_type: str, resource_id: str) -> bytes | None:  # noqa: ARG002 - none
-        """There are no such resources."""
-        return None
-
-    async def search(
-        self,
-        principal: Principal,  # noqa: ARG002 - nothing to find
-        resource_type: str,  # noqa: ARG002
-        params: Sequence[tuple[str, str]],  # noqa: ARG002
-    ) -> list[bytes]:
-        """There are no such resources."""
-        return []
 
     async def _summary(
         self,

@@ -15,7 +15,6 @@ from carechain.chain.queries import View
 from carechain.contracts.consent.schema import GrantRow
 from carechain.core.limits import ID_SIZE
 from carechain.core.rejection import Rejected, present, require
-from carechain.core.scope import Scope
 from carechain.core.vocabulary import PartyKind
 from carechain.gatekeeper.ledger import LedgerReader
 from carechain.gateway.clients import Approver, Apps, Authorisation, Client, known
@@ -25,6 +24,7 @@ from carechain.gateway.smart import scopes as smart
 from carechain.gateway.smart.acting import live_grant
 from carechain.gateway.smart.tokens import ACCESS_S, LAUNCH_PREFIX, OFFLINE_S, ONLINE_S, SIZE, new_token
 from carechain.gateway.smart.waiting import LAUNCH_S, Asked, Launch, Waiting
+from carechain.sdk.apps import AppLaunch, AppRequest
 
 HexId = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{2 * ID_SIZE}}}$")]
 _Scope = Annotated[str, Meta(max_length=1024)]
@@ -48,32 +48,6 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     client_id: Annotated[str, Meta(max_length=64)]
     tickets: Annotated[tuple[HexId, ...], Meta(min_length=1, max_length=TICKETS)]
-
-
-class Request(Struct, frozen=True, kw_only=True):
-    """What waits under a code, for the approver: who asks for what, and the grant that would let it.
-
-    ``party`` is to be the grantee; ``scope``, ``actions`` and ``purposes`` are a grant's.
-    """
-
-    app: str
-    client_id: str
-    sends_to: str
-    scopes: tuple[str, ...]
-    wishes: tuple[str, ...]
-    party: bytes | None
-    scope: Scope | None
-    actions: int
-    purposes: int
-    until_s: int
-
-
-class Launched(Struct, frozen=True, kw_only=True):
-    """What the clinician's system opens in a browser; ``launch`` is used once, by this app."""
-
-    launch: str
-    expires_s: int
-    launch_url: str
 
 
 class Patients(Protocol):
@@ -108,12 +82,12 @@ class Approvals:
 
     # --- at the door --------------------------------------------------------------------------------------
 
-    def shown(self, code: str) -> Request:
+    def shown(self, code: str) -> AppRequest:
         """What waits under a code; raises ``Rejected``."""
         asked = self._waiting.asked(code, self._clock())
         client = known(self._apps, asked.client_id)
         resources = smart.of_kind(asked.scopes, "patient", "user")
-        return Request(
+        return AppRequest(
             app=client.name,
             client_id=client.client_id,
             sends_to=asked.redirect,
@@ -141,7 +115,7 @@ class Approvals:
             authorisation = await self._of_staff(client, party, tickets, scopes)
         self._waiting.answer(code, authorisation, self._clock())
 
-    async def launch(self, party: bytes, wanted: LaunchRequest) -> Launched:
+    async def launch(self, party: bytes, wanted: LaunchRequest) -> AppLaunch:
         """Start an app with a clinician's tickets; raises ``Rejected``."""
         client = known(self._apps, wanted.client_id)
         tickets = tuple(bytes.fromhex(one) for one in wanted.tickets)
@@ -150,7 +124,7 @@ class Approvals:
         launch = new_token(LAUNCH_PREFIX, self._entropy)
         what = Launch(client_id=client.client_id, party=party, tickets=tickets, until_s=now_s + LAUNCH_S)
         self._waiting.add_launch(launch, what, now_s)
-        return Launched(launch=launch, expires_s=what.until_s, launch_url=client.launch_url)
+        return AppLaunch(launch=launch, expires_s=what.until_s, launch_url=client.launch_url)
 
     async def of_launch(self, client: Client, asked: Asked, launch: Launch) -> Authorisation:
         """The authorisation of a started app, by the tickets as they are now; raises ``Rejected``."""

@@ -92,12 +92,12 @@ class GatewayAuthenticator:
 
     async def _app(self, token: str, headers: Mapping[str, str]) -> Principal:
         held, client = await asyncio.to_thread(self._held, token)
-        authorisation = held.authorisation
+        authorisation, scopes = held.authorisation, _still_allowed(held.scopes, client.scopes)
         if client.system and authorisation.by is Approver.SYSTEM:
-            return self._system(authorisation, held.scopes)
+            return self._system(authorisation, scopes)
         self._sights.party(authorisation.party)
         seen = await self._seen(authorisation, client, headers)
-        return self._of_app(authorisation, held.scopes, seen)
+        return self._of_app(authorisation, scopes, seen)
 
     def _held(self, token: str) -> tuple[Token, Client]:
         """What an access token stands for, and whose it is; raises ``Rejected``."""
@@ -157,11 +157,20 @@ def _rights(
     updates: bool,  # noqa: FBT001
 ) -> Mapping[str, Rights]:
     """What scopes and the role table both allow; the same for every request of a token, until a grant changes."""
-    asked = smart.rights_of(smart.of_kind(scopes, *_WHO[by]))
-    found = within(asked, rights_of(roles, creates=creates, updates=updates))
-    if by is Approver.PATIENT:
+    role = rights_of(roles, creates=creates, updates=updates)
+    found = within(smart.rights_of(smart.of_kind(scopes, *_WHO[by])), role)
+    if by is not Approver.SYSTEM:
+        # A clinician's own view of these is wider than one patient, so only a scope about the user opens it.
+        users = {} if by is Approver.PATIENT else within(smart.rights_of(smart.of_kind(scopes, "user")), role)
         found = {name: one for name, one in found.items() if name not in OF_THE_PARTY}
+        found |= {name: one for name, one in users.items() if name in OF_THE_PARTY}
     return MappingProxyType(found)
+
+
+@lru_cache(maxsize=1024)
+def _still_allowed(scopes: tuple[str, ...], registered: tuple[str, ...]) -> tuple[str, ...]:
+    """What a token's scopes are worth now: its app may have been registered for less since."""
+    return smart.allowed(scopes, registered)
 
 
 @lru_cache(maxsize=1024)
