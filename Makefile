@@ -67,7 +67,9 @@ docs: $(VENV)/.run ## Rewrite docs/reference from the code.
 	$(BIN)/python -m carechain.docs_build
 
 definitions: $(VENV)/.run ## Derive charts/data again from the published FHIR definitions; needs npm and the network.
-	$(BIN)/python -m tools.definitions.build
+	@set -e; packages=$$(mktemp -d); trap 'rm -rf "$$packages"' EXIT; \
+		$(BIN)/python -m tools.definitions.build "$$packages"; \
+		$(BIN)/python -m tools.definitions.summaries "$$packages"
 
 wheel: $(VENV)/.run ## Build dist/carechain-*.whl.
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

@@ -26,6 +26,7 @@ from carechain.gatekeeper.audit import Audit
 from carechain.gatekeeper.fetch import newest_of
 from carechain.gatekeeper.release import Gatekeeper
 from carechain.gatekeeper.reports import Reporter
+from carechain.node.metrics import Metrics
 from carechain.sdk.opening import AnchoredRecord
 from world import Actor, World, anything, entropy_of, fresh, grant_of, scope_of
 
@@ -48,6 +49,7 @@ class WorldLedger:
     def __init__(self, world: World) -> None:
         self.world = world
         self.chain_id = world.genesis.chain_id
+        self.metrics = Metrics()
         self.submitted: list[bytes] = []
         self.before_submit: Callable[[], None] = lambda: None
 

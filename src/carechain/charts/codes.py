@@ -7,9 +7,9 @@ class ChartsCode(RejectionCode):
     """Append-only; order is precedence. No reason repeats anything of the input."""
 
     BUNDLE_TOO_LARGE = 1001, "The bundle is larger than this repository accepts; send it in parts."
-    NOT_UTF8 = 1002, "The bundle is not UTF-8; FHIR JSON is always UTF-8."
-    NOT_JSON = 1003, "The bundle is not well-formed JSON."
-    NESTED_TOO_DEEPLY = 1004, "The bundle is nested too deeply."
+    NOT_UTF8 = 1002, "The body is not UTF-8; FHIR JSON is always UTF-8."
+    NOT_JSON = 1003, "The body is not well-formed JSON."
+    NESTED_TOO_DEEPLY = 1004, "The body is nested too deeply."
     DUPLICATE_KEY = 1005, "A JSON object has the same key twice; which one counts would be a guess."
     NOT_A_BUNDLE = 1006, "Send a FHIR R4 Bundle."
     BUNDLE_TYPE_UNSUPPORTED = 1007, "Send a Bundle of type transaction, batch or collection."

@@ -12,6 +12,7 @@ from carechain.charts.charting import Arrival, write_chart
 from carechain.charts.dialect import add_rows
 from carechain.charts.facts import Resolver, facts_of
 from carechain.charts.indexing import NO_DAY, Index, Placement
+from carechain.charts.outbox import wait_for_anchor
 from carechain.charts.reading import batches
 from carechain.charts.record import IngestResult
 from carechain.charts.resource_types import DIRECTORY
@@ -21,7 +22,7 @@ from carechain.charts.schema import directory, patients
 def ingest_bundle(
     connection: Connection, bundle: Bundle, pseudonym: bytes, arrival: Arrival, index: Index, *, waits: bool = False
 ) -> IngestResult:
-    """Add a bundle to a patient's chart inside the caller's transaction; with ``waits`` the node anchors what is new."""
+    """Add a bundle to a chart inside the caller's transaction; with ``waits`` the node anchors what is new."""
     patient = patient_of(bundle)
     resolver = Resolver(bundle, patient)
     clinical = [entry for entry in bundle.entries if entry.resource_type not in DIRECTORY]

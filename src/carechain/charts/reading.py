@@ -88,6 +88,11 @@ def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
 _CHART: Final = (
     "SELECT seq, version, sha256, commitment, facts, updated_us, grade FROM resources WHERE pseudonym = ? ORDER BY seq"
 )
+_RECORDS: Final = (
+    "SELECT r.seq, r.record_id, r.version, r.group_name, r.category, r.sensitivity, r.effective_day, r.root, r.labels"
+    " FROM records AS r WHERE r.pseudonym = ? AND NOT EXISTS (SELECT 1 FROM records AS n"
+    " WHERE n.record_id = r.record_id AND n.version > r.version) ORDER BY r.seq"
+)
 _MEMBERS: Final = (
     "SELECT m.record_seq, m.resource_seq FROM records AS r JOIN record_resources AS m ON m.record_seq = r.seq"
     " WHERE r.pseudonym = ? AND NOT EXISTS (SELECT 1 FROM records AS n WHERE n.record_id = r.record_id"
@@ -100,24 +105,25 @@ def load_held(connection: Connection, pseudonym: bytes) -> dict[str, Held]:
     members: dict[int, list[int]] = defaultdict(list)
     for record_seq, resource_seq in select_rows(connection, _MEMBERS, (pseudonym,)):
         members[record_seq].append(resource_seq)
-    mine = select(records).where(records.c.pseudonym == pseudonym, is_latest()).order_by(records.c.seq)
-    return {row.group_name: _held(row, members[row.seq]) for row in connection.execute(mine)}
-
-
-def _held(row: Row[Any], members: list[int]) -> Held:
-    category, sensitivity = _graded(row)
-    return Held(
-        seq=row.seq,
-        record_id=row.record_id,
-        version=row.version,
-        group=row.group_name,
-        category=category,
-        sensitivity=sensitivity,
-        effective_day=row.effective_day,
-        root=row.root,
-        labels=tuple(str(row.labels).split()),
-        members=tuple(members),
-    )
+    held: dict[str, Held] = {}
+    for seq, record_id, version, group, category, sensitivity, day, root, labels in select_rows(
+        connection, _RECORDS, (pseudonym,)
+    ):
+        if type(record_id) is not bytes or type(root) is not bytes:
+            raise Tampered("what is stored about a record cannot be read")
+        held[group] = Held(
+            seq=seq,
+            record_id=record_id,
+            version=version,
+            group=group,
+            category=_category(category),
+            sensitivity=_sensitivity(sensitivity),
+            effective_day=day,
+            root=root,
+            labels=tuple(str(labels).split()),
+            members=tuple(members[seq]),
+        )
+    return held
 
 
 def keys_of(connection: Connection, seqs: Sequence[int]) -> dict[int, str]:
@@ -178,10 +184,21 @@ def _leaves(connection: Connection, record_seqs: Sequence[int]) -> dict[int, lis
 
 
 def _graded(row: Row[Any]) -> tuple[Category, Sensitivity]:
+    return _category(row.category), _sensitivity(row.sensitivity)
+
+
+def _category(value: int) -> Category:
     try:
-        return Category(row.category), Sensitivity(row.sensitivity)
+        return Category(value)
     except ValueError:
-        raise Tampered("a stored record has an unknown category or grade") from None
+        raise Tampered("a stored record has an unknown category") from None
+
+
+def _sensitivity(value: int) -> Sensitivity:
+    try:
+        return Sensitivity(value)
+    except ValueError:
+        raise Tampered("a stored record has an unknown grade") from None
 
 
 def _record(row: Row[Any], leaves: Iterable[ResourceLeaf]) -> StoredRecord:

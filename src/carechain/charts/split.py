@@ -61,7 +61,10 @@ class _Chart:
     def __init__(self, facts: Sequence[Facts]) -> None:
         self.by_key = {one.key: one for one in facts}
         self._only_id = {one.resource_id: key for key, one in self.by_key.items()}
-        self._targets = {key: self._found_here(key, one) for key, one in self.by_key.items()}
+        self._targets = {
+            key: self._found_here(key, one) if one.references or one.encounter else ()
+            for key, one in self.by_key.items()
+        }
         self.referrers: dict[str, list[str]] = defaultdict(list)
         for key, targets in self._targets.items():
             for target in targets:
@@ -158,10 +161,10 @@ class _Chart:
 
     def describe(self, name: str, inside: list[str]) -> Group:
         """The record's own line: its anchor resource first, its highest grade, its clinical day."""
-        ordered = sorted(inside, key=lambda key: key != name)
+        around = self.by_key.get(name)
+        ordered = inside if around is None or inside[0] == name else sorted(inside, key=lambda key: key != name)
         grades = [self.grades[key] for key in ordered]
         days = [day for key in ordered if (day := self.by_key[key].day) != NO_DAY]
-        around = self.by_key.get(name)
         return Group(
             name=name,
             category=self._categories[ordered[0]],

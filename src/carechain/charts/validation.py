@@ -7,7 +7,6 @@ names of unknown elements included.
 """
 
 import re
-from collections.abc import Callable
 from datetime import UTC
 from itertools import islice
 from typing import Any, Final, TypeAlias
@@ -117,7 +116,7 @@ class _Examination:
         self.issues: list[Issue] = []
         self._root = ""
         self._is_too_deep = False
-        self._steps: Callable[[str], dict[str, Step]] = plain_steps
+        self._steps = plain_steps
         self._contained: frozenset[str] = frozenset()
 
     def add(self, code: str, place: "_Place | None", text: str, severity: str = "error") -> None:

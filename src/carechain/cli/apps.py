@@ -87,7 +87,7 @@ def add(
         raise CannotRun(f"no key {it.acts_as}: enrol one with `carechain staff enrol {it.acts_as} --roles ROLES`")
     shown = secrets.token_urlsafe(32) if it.secret else ""
     proof = Proof.SECRET if it.secret else Proof.NONE if it.keys is None else Proof.KEYS
-    with Apps.at(desk.home) as apps:
+    with Apps.at(_home_of(desk)) as apps:
         client = apps.register(
             Client(
                 client_id=secrets.token_hex(16),
@@ -115,7 +115,7 @@ def listing(desk: Desk) -> Report:
     """List the registered apps."""
     from carechain.gateway.clients import Apps
 
-    with Apps.at(desk.home) as apps:
+    with Apps.at(_home_of(desk)) as apps:
         found = apps.clients()
     text = [
         (one.client_id, one.name, one.acting or ("the organisation" if one.system else ""), " ".join(one.scopes))
@@ -134,7 +134,7 @@ def remove(desk: Desk, client_id: ClientArgument) -> Report:
     from carechain.gateway.clients import Apps
     from carechain.gateway.codes import SmartCode
 
-    with Apps.at(desk.home) as apps:
+    with Apps.at(_home_of(desk)) as apps:
         require(apps.remove(client_id), SmartCode.CLIENT_UNKNOWN)
     return Report(data={"removed": client_id}, show=lines(f"{client_id} is removed, with everything it was given"))
 
@@ -223,6 +223,14 @@ def launch(
     address = f"{started.launch_url}{joint}{query}" if started.launch_url else ""
     data = {"launch": started.launch, "expires_s": started.expires_s, "url": address or None}
     return Report(data=data, show=lines(address or f"launch {started.launch}"))
+
+
+def _home_of(desk: Desk) -> Path:
+    """The home, which must be one: opening the list would make it anywhere, and say that there are no apps."""
+    from carechain.cli.network import home_genesis
+
+    home_genesis(desk.home)
+    return desk.home
 
 
 def _data(client: "Client") -> dict[str, object]:

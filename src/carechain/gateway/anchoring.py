@@ -74,6 +74,8 @@ class Outbox:
         self._clock = clock
         self._entropy = entropy
         self._postponed: dict[_Version, _Waits] = {}
+        self.waiting = 0
+        """Record versions that the last turn found waiting, as far as it looked."""
 
     async def run(self, stop: asyncio.Event, *, every_s: float = EVERY_S) -> None:
         """Anchor at intervals until ``stop`` is set. What cannot be done now is tried again at the next turn."""
@@ -100,6 +102,7 @@ class Outbox:
         Raises ``Rejected`` when the ledger admits nothing now, ``TimeoutError`` and ``ChartsUnavailable``.
         """
         waiting = await asyncio.to_thread(self._charts.unanchored, BATCH + len(self._postponed))
+        self.waiting = len(waiting)
         view, now_s = self._ledger.view(), self._clock()
         done = [_name(one) for one in waiting if _is_anchored(view, one)]
         left = [one for one in waiting if _name(one) not in set(done) and self._is_due(one, now_s)]

@@ -39,6 +39,7 @@ from carechain.gateway.smart.server import AuthorisationServer
 from carechain.gateway.smart.waiting import Waiting
 from carechain.node.hl7 import REGISTRAR_SECRET, LedgerRegistry
 from carechain.node.home import HomeUnusable
+from carechain.node.metrics import Metrics
 from carechain.node.mounting import Gateway, Mounted, Part, Place
 from carechain.sdk.registrar import RegistrarSecret
 
@@ -110,7 +111,8 @@ async def _assembled(place: Place, apps: Apps, own: OwnAudit, unlock: Unlock) ->
         )
         app = Starlette(routes=[*routes.routes(), Mount(discovery.FHIR, app=fhir)])
         try:
-            yield Mounted(app=Cors(app, apps), parts=(*_anchoring(place, charts, unlock), *_binding(place)))
+            counted = Counted(Cors(app, apps), place.ledger.metrics)
+            yield Mounted(app=counted, parts=(*_anchoring(place, charts, unlock), *_binding(place)))
         finally:
             await fhir.aclose()
 
@@ -172,6 +174,9 @@ def _anchoring(place: Place, charts: "ServedCharts", unlock: Unlock) -> tuple[Pa
     except (Rejected, OSError) as failure:
         raise HomeUnusable(f"fhir.anchor_as: the key {name} cannot be opened: {failure}.") from None
     outbox = Outbox(charts=charts, ledger=place.ledger, identity=identity, clock=_seconds(place), entropy=place.entropy)
+    place.ledger.metrics.gauge(
+        "anchors_waiting", "Record versions written over FHIR or HL7 that the ledger lacks.", lambda: outbox.waiting
+    )
     return (Part("anchoring of what was written over FHIR", outbox.run),)
 
 
@@ -212,6 +217,24 @@ class ServedCharts:
         """The ledger has these: they wait no longer."""
         with self.repository.writing(int(self._clock() * _SECOND_US), self._entropy) as writer:
             writer.mark_anchored(anchored)
+
+
+class Counted:
+    """Counts the answers of the FHIR server by status, for the operator's figures."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answered("fhir", message["status"])
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 class Cors:

@@ -37,8 +37,11 @@ from carechain.gateway.fhir.routing import ID
 from carechain.gateway.principal import Principal
 from carechain.gateway.providers.matching import within_scopes
 from carechain.gateway.remote_bundle import remote_bundle
+from carechain.sdk.failures import Unreachable
 
 OPERATION: Final = ("Patient", "$remote-read")
+OUTCOME_S: Final = 10
+"""How long the ledger's decision is waited for."""
 
 Parameters = Sequence[tuple[str, str]]
 Readers = Callable[[Principal], Awaitable[Reader]]
@@ -63,7 +66,11 @@ class LocalLedger:
             valid_until_s=self._ledger.view().time_s + TX_LIFETIME_S // 2,
             messages=(message,),
         )
-        placed = await self._ledger.submit(raw)
+        try:
+            async with asyncio.timeout(OUTCOME_S):
+                placed = await self._ledger.submit(raw)
+        except TimeoutError:
+            raise Unreachable("the ledger makes no block") from None
         for event in placed.receipt.events:
             if isinstance(event, Decided):
                 return event, placed.height
@@ -232,7 +239,7 @@ class _Wish:
         self.purpose = Purpose[purpose]
         grade = _one(parameters, "grade", Sensitivity.N.name)
         require(grade in Sensitivity.__members__, RemoteCode.WISH_MALFORMED)
-        categories = [one for name, value in parameters if name == "category" for one in value.split(",")]
+        categories = [one.upper() for name, value in parameters if name == "category" for one in value.split(",")]
         require(all(one in Category.__members__ for one in categories), RemoteCode.WISH_MALFORMED)
         self.scope = Scope(
             categories=mask(*(Category[one] for one in dict.fromkeys(categories))) if categories else ALL_CATEGORIES,

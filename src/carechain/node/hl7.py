@@ -16,6 +16,7 @@ import structlog
 from carechain.charts.store import Charts
 from carechain.core.rejection import Rejected
 from carechain.gatekeeper.ledger import LedgerReader
+from carechain.node.ledger import LedgerNode
 from carechain.node.settings import Hl7Settings
 from carechain.sdk.keyfile import WalletCode
 from carechain.sdk.registrar import RegistrarSecret
@@ -100,7 +101,7 @@ def feed_of(
 async def hl7_feed(
     running: RunningPart,
     home: Path,
-    ledger: LedgerReader,
+    ledger: LedgerNode,
     organisation: bytes,
     charts: Charts,
     settings: Hl7Settings,
@@ -116,6 +117,10 @@ async def hl7_feed(
         feed = feed_of(journal, charts, registry_of(home, ledger, organisation, settings), settings)
         allowed = [ip_network(one) for one in settings.allowed]
         server = Server(feed, allowed=allowed, tls=tls)
+        ledger.metrics.gauge(
+            "hl7_waiting", "HL7 messages that are kept and not filed yet.", lambda: journal.counts().waiting
+        )
+        ledger.metrics.gauge("hl7_refused", "HL7 messages that the charts refused.", lambda: journal.counts().refused)
         async with running("HL7 feed", server.run(listening), end=server.stop):
             host, port = listening.getsockname()[:2]
             _log.info("HL7 feed started", host=host, port=port)

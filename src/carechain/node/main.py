@@ -206,7 +206,14 @@ async def _serve(settings: Settings, home: Home, identity: Identity, gateway: Ga
             shown = tls(ask=True) if settings.hl7.tls else None
             store = running.enter_context(_charts(settings, home, service, zone=settings.fhir.zone()))
             feed = hl7_feed(
-                parts.running, home.path, service, identity.party, store, settings.hl7, listening=messages, tls=shown
+                parts.running,
+                home.path,
+                service,
+                identity.party,
+                store,
+                settings.hl7,
+                listening=messages,
+                tls=shown,
             )
             await running.enter_async_context(feed)
         running.enter_context(announced(home, urls))

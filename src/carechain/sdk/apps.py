@@ -123,7 +123,9 @@ class AppDoor:
         try:
             answer = self._http.request(method, path, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise Unreachable(f"the FHIR server cannot be reached: {type(error).__name__}") from None
+            raise Unreachable(
+                f"the FHIR server cannot be reached ({type(error).__name__}): name it with --fhir, or start its node"
+            ) from None
         if answer.status_code not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             raise refusal_in(answer, answer.content)
         return answer.content

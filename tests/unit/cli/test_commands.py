@@ -17,6 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from carechain.cli.main import app
+from carechain.node.settings import Settings
 
 PROMISED = {
     (): "demo init start status doctor verify version grant revoke request ask inbox answer who-can-see log",
@@ -61,6 +62,15 @@ def test_help(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_parameter_is_explained(path: tuple[str, ...]) -> None:
     assert [one.name for one in COMMANDS[path].params if not one.help and one.name != "help"] == []
+
+
+def test_no_variable_of_an_option_is_a_table_of_the_settings() -> None:
+    # A node that is started in the same shell would take the option's value for the table.
+    given = [one.envvar for command in COMMANDS.values() for one in command.params if one.envvar]
+    named = {name.upper() for one in given for name in ([one] if isinstance(one, str) else one)}
+    tables = {name for name, field in Settings.model_fields.items() if hasattr(field.annotation, "model_fields")}
+    assert "CARECHAIN_FHIR_SERVER" in named
+    assert not named & {f"CARECHAIN_{table.upper()}" for table in tables}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

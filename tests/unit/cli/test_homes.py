@@ -178,6 +178,12 @@ def test_the_doctor_names_an_open_key(home: Path) -> None:
         key.chmod(0o600)
 
 
+def test_the_apps_of_no_home(tmp_path: Path) -> None:
+    failed = run(tmp_path / "none", "app", "list", expect=3)
+    assert "carechain init" in failed["error"]["reason"]
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_node_that_does_not_run(home: Path) -> None:
     failed = run(home, "status", "--node", "http://127.0.0.1:1", expect=3)
     assert "carechain start" in failed["error"]["reason"]

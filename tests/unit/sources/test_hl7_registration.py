@@ -13,6 +13,7 @@ import pytest
 
 from carechain.charts.binding import provisional
 from carechain.charts.codes import ChartsCode
+from carechain.charts.outbox import unanchored
 from carechain.charts.store import Charts
 from carechain.core.vocabulary import Sensitivity
 from carechain.sources.hl7v2.feed import Feed
@@ -76,6 +77,17 @@ def test_a_chart_begun_before_the_registration_goes_over(desk: Desk) -> None:
     assert desk.file_all() == [None]
     assert desk.charts.local_patient(provisional(PATIENT_ID)) is None
     assert {"Patient", "Encounter", "DiagnosticReport", "Observation"} <= desk.types(PSEUDONYM)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_the_node_files_waits_for_its_anchor(tmp_path: Path, waits: bool) -> None:  # noqa: FBT001 - a case
+    with Charts.open(tmp_path / "charts.sqlite") as charts:
+        intake = ChartsIntake(charts, rng=token_bytes, waits=waits)
+        for _ in range(2):
+            intake.file(pseudonym=PSEUDONYM, resources=[new_patient(PSEUDONYM)], received_s=1)
+        with charts.snapshot() as connection:
+            waiting = unanchored(connection, 9)
+    assert [(one.pseudonym, one.version) for one in waiting] == ([(PSEUDONYM, 1)] if waits else [])
 
 
 def test_a_patient_whose_chart_came_another_way_keeps_its_patient(desk: Desk) -> None:

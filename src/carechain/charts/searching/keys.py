@@ -5,7 +5,7 @@ collide would be found for each other; that takes 2^31 values of one parameter b
 so it cannot show what is hidden.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Final
 from zlib import crc32
@@ -19,7 +19,7 @@ def term(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def param_key(resource_type: str, code: str) -> int:
     """The number of a search parameter of a resource type; ``code`` may carry a suffix such as ``:text``."""
     return crc32(f"{resource_type}.{code}".encode()) >> 1

@@ -23,7 +23,7 @@ from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.fhir.batches import ORDER
 from carechain.gateway.fhir.bundling import bundle, response_entry, response_of
-from carechain.gateway.fhir.call import CREATED, OK, Answer, Call, Given, Site, given, merged
+from carechain.gateway.fhir.call import CREATED, OK, Answer, Call, Site, given, merged
 from carechain.gateway.fhir.entries import Entry
 from carechain.gateway.fhir.matching import criteria, matching
 from carechain.gateway.fhir.negotiation import JSON_PATCH

@@ -183,6 +183,9 @@ def _environment() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise SourceUnavailable(f"the database refused or failed ({type(error.orig).__name__})") from None
+        kind = type(error.orig).__name__
+        raise SourceUnavailable(
+            f"the database refused or failed ({kind}): may its user read every table that the mapping names?"
+        ) from None
     except SQLAlchemyError as error:
         raise SourceUnavailable(f"the database cannot be used ({type(error).__name__})") from None
