@@ -66,9 +66,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Turn the skip of a test that needs an external program into a failure where CI promises that program."""
+    """Turn the skip of a test for want of an external program into a failure where CI promises that program.
+
+    A test that lacks something else, such as other projects' data, may be skipped with the program there.
+    """
     report = yield
-    if report.skipped and os.environ.get("CI") and any(item.get_closest_marker(marker) for marker in _EXTERNAL):
+    wanting = any(item.get_closest_marker(marker) and missing() for marker, missing in _EXTERNAL.items())
+    if report.skipped and os.environ.get("CI") and wanting:
         report.outcome = "failed"
         report.longrepr = f"skipped under CI, where what it needs must be present: {report.longrepr}"
     return report

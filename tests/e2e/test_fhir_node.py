@@ -159,8 +159,10 @@ def prepare(hospital: Hospital) -> None:
     app = ("--redirect", REDIRECT, "--scopes", SCOPES, "--acts-as", "chartview")
     hospital.apps = {
         "public": hospital.run("a", "app", "add", "Chart View", *app),
-        "secret": hospital.run("a", "app", "add", "Chart Server", *app, "--secret"),
-        "system": hospital.run("a", "app", "add", "Laboratory", "--scopes", "system/*.cruds", "--system", "--secret"),
+        "secret": hospital.run("a", "app", "add", "Chart Server", *app, "--with-secret"),
+        "system": hospital.run(
+            "a", "app", "add", "Laboratory", "--scopes", "system/*.cruds", "--system", "--with-secret"
+        ),
     }
     hospital.pseudonym = bound["pseudonym"]
 
@@ -346,7 +348,7 @@ def test_what_a_system_writes_is_anchored(hospital: Hospital) -> None:
 
 
 def test_an_app_that_was_removed_gets_no_token(hospital: Hospital) -> None:
-    app = hospital.run("a", "app", "add", "Gone", "--scopes", "system/*.rs", "--system", "--secret")
+    app = hospital.run("a", "app", "add", "Gone", "--scopes", "system/*.rs", "--system", "--with-secret")
     assert app["client_id"] in {one["client_id"] for one in hospital.run("a", "app", "list")["apps"]}
     hospital.run("a", "app", "remove", app["client_id"])
     form = {"grant_type": "client_credentials", "scope": "system/*.rs"}

@@ -26,6 +26,7 @@ NODE = "carechain start"
 VARIES = (
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{8}…"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "TIME"),
+    (re.compile(r"\b(?!2026-03-02)20\d\d-\d\d-\d\d\b"), "DAY"),  # The visit's own day is in its file.
     (re.compile(r"127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"\bheight \d+"), "height N"),
     (re.compile(r"\bversion \S+"), "version V"),
@@ -80,8 +81,8 @@ class Shell:
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m carechain "$@"\n', encoding="utf-8")
         program.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CARECHAIN_")}
-        listeners = ("API", "OPS", "GATEKEEPER_API")
-        ports = {f"CARECHAIN_{name}__PORT": str(port) for name, port in zip(listeners, free_ports(3), strict=True)}
+        listeners = ("API", "OPS", "GATEKEEPER_API", "FHIR")
+        ports = {f"CARECHAIN_{name}__PORT": str(port) for name, port in zip(listeners, free_ports(4), strict=True)}
         self.environment = {**kept, **ports, "PATH": f"{program.parent}:{kept['PATH']}", "LC_ALL": "C.UTF-8"}
         self._process = subprocess.Popen(
             ["/bin/sh"],

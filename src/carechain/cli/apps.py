@@ -56,7 +56,7 @@ class Registration(OptionGroup, frozen=True):
         str, typer.Option("--acts-as", metavar="KEY", help="The key (of staff) as which it asks for tickets.")
     ] = ""
     purpose: PurposeOption = _CAREMGT
-    secret: Annotated[bool, typer.Option("--secret", help="It proves itself with a secret, shown once.")] = False
+    secret: Annotated[bool, typer.Option("--with-secret", help="It proves itself with a secret, shown once.")] = False
     keys: Annotated[
         Path | None, typer.Option("--keys", metavar="FILE", help="It proves itself with keys: its public JWK set.")
     ] = None
@@ -72,7 +72,7 @@ def add(
     """Register an app at this home's FHIR server.
 
     An app that patients approve acts on the ledger as a member of staff: enrol a key for it first, for example with
-    `carechain staff enrol chartview --roles nurse`. Prints the client id, and with --secret the secret.
+    `carechain staff enrol chartview --roles nurse`. Prints the client id, and with --with-secret the secret.
     """
     import secrets
 

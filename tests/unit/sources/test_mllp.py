@@ -201,5 +201,7 @@ def test_too_many_connections_are_not_heard(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_write_acknowledges_nothing_and_ends_the_server(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.journal.close()
-        assert raw(server, framed(message(*admission()))) == b""
+        # The server may notice by itself, and then nobody listens any more.
+        with contextlib.suppress(ConnectionRefusedError):
+            assert raw(server, framed(message(*admission()))) == b""
     assert isinstance(server.failure, JournalUnavailable)
