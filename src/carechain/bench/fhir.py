@@ -36,7 +36,7 @@ RUNS: Final = 100
 HIDDEN_RUNS: Final = 1_000
 REMOTE_RUNS: Final = 50
 BOTH: Final = "both"
-_TOGETHER: Final = 20
+_TOGETHER: Final = 50
 """So many patients are loaded in one transaction."""
 _SINGLES: Final = 1_500
 """At most so many resources, or a tenth, are loaded at the end patient by patient: what a single transaction takes."""
@@ -84,7 +84,7 @@ def run_fhir(
         "payload": f"synthetic patients of about 42 resources of their own, {_TOGETHER} in a transaction; pages of 20",
         "policy": "validated; audit synced before each answer; in process (ASGI), one at a time, median of"
         f" {wanted.each} runs a question ({wanted.hidden} beside hidden resources); sights given, not read from the"
-        f" ledger; remote: {remote['resources']} resources, new ticket, blocks every {remote['batch_ms']} ms, a socket",
+        f" ledger; remote: {remote['resources']} resources, new ticket, blocks {remote['batch_ms']} ms apart, a socket",
         "load": round(os.getloadavg()[0], 1),
         **{key: largest[key] for key in keys},
         "remote_read_p50_ms": remote["p50_ms"],

@@ -58,17 +58,17 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 SETTINGS: Final = (
     Setting(
-        batch=Batch(timeout_s=20.0, txs=1000),
+        batch=Batch(timeout_s=20.0, txs=1000, eager=False),
         paper=Figures(read_ms=142.0, reads_per_s=10.259, write_ms=20_379.0, writes_per_s=7.043),
         fabric=Figures(read_ms=1.4, reads_per_s=2_700.0, write_ms=20_000.0, writes_per_s=440.0),
     ),
     Setting(
-        batch=Batch(timeout_s=20.0, txs=1),
+        batch=Batch(timeout_s=20.0, txs=1, eager=False),
         paper=Figures(read_ms=122.0, reads_per_s=10.440, write_ms=437.0, writes_per_s=1.570),
         fabric=Figures(read_ms=1.4, reads_per_s=2_700.0, write_ms=13.0, writes_per_s=135.0),
     ),
     Setting(
-        batch=Batch(timeout_s=2.0, txs=10),
+        batch=Batch(timeout_s=2.0, txs=10, eager=False),
         paper=Figures(read_ms=105.0, reads_per_s=10.115, write_ms=2_306.0, writes_per_s=6.321),
         fabric=Figures(read_ms=1.4, reads_per_s=2_700.0, write_ms=2_010.0, writes_per_s=335.0),
     ),

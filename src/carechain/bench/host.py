@@ -48,10 +48,11 @@ class HostFailed(Exception):  # noqa: N818 - names what became of the node
 
 
 class Batch(Struct, frozen=True):
-    """When waiting transactions become a block: the older of ``timeout_s`` and ``txs`` waiting."""
+    """When waiting transactions become a block, see :class:`carechain.engine.embedded.BatchPolicy`."""
 
     timeout_s: float
     txs: int
+    eager: bool = True
 
 
 class Seat(NamedTuple):
@@ -145,7 +146,7 @@ def main(home: str, plan: str, batch: str, member: str = "0", *parts: str) -> in
         api=ApiSettings(port=0, connections=CONNECTIONS),
         ops=OpsSettings(port=0),
         gatekeeper_api=GatekeeperSettings(enabled=False),
-        batch=BatchSettings(timeout_s=wanted.timeout_s, txs=wanted.txs),
+        batch=BatchSettings(timeout_s=wanted.timeout_s, eager=wanted.eager, txs=wanted.txs),
         consensus=ConsensusSettings.model_validate_json(consensus),
         snapshots=SnapshotSettings.model_validate_json(snapshots),
         state_sync=StateSyncSettings.model_validate_json(state_sync),

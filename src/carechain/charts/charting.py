@@ -1,7 +1,11 @@
-"""Resources into one chart: keep what is new, split the chart again, version the records that changed."""
+"""Resources into charts: keep what is new, split each chart again, version the records that changed.
 
-from collections.abc import Callable, Iterator, Sequence
+What goes into several charts is read and written together, since a statement costs as much as some resources do.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +18,7 @@ from carechain.charts.dates import day_of_unix
 from carechain.charts.dialect import add_rows, run_many
 from carechain.charts.facts import NO_DAY, Facts
 from carechain.charts.indexing import Index, Placement
-from carechain.charts.reading import Held, Known, is_whole, keys_of, load_chart, load_held
+from carechain.charts.reading import Held, Known, is_whole, keys_of, load_charts, load_held
 from carechain.charts.record import ResourceLeaf, StoredRecord, Tampered, root_of
 from carechain.charts.schema import record_resources, records, resources
 from carechain.charts.split import Group, split
@@ -26,6 +30,8 @@ from carechain.core.suite import Institution
 
 Rng = Callable[[int], bytes]
 SECOND_US: Final = 1_000_000
+CHARTS_AT_ONCE: Final = 50
+"""So many charts are held in memory together."""
 
 
 class Arrival(Struct, frozen=True, kw_only=True):
@@ -69,18 +75,63 @@ class _Version(Struct, frozen=True, kw_only=True):
     emptied: bool
 
 
-def write_chart(
-    connection: Connection, pseudonym: bytes, arrived: Sequence[tuple[Entry, Facts]], arrival: Arrival, index: Index
-) -> Written:
-    """Add resources to one chart, whose row in ``patients`` is there already; the caller flushes the index.
+class _Revision(Struct, frozen=True, kw_only=True):
+    """What becomes of one chart: all of its resources, those that arrived, and the record versions that follow."""
 
-    Raises :class:`Tampered` when a record that would get a new version was altered.
+    pseudonym: bytes
+    chart: dict[str, Known]
+    fresh: dict[str, _Fresh]
+    versions: tuple[_Version, ...]
+    unchanged: int
+
+
+Arrivals = Mapping[bytes, Sequence[tuple[Entry, Facts]]]
+"""What arrived for each chart, by its pseudonym."""
+
+
+def write_charts(connection: Connection, arrived: Arrivals, arrival: Arrival, index: Index) -> list[Written]:
+    """Add resources to charts whose rows in ``patients`` are there already; the caller flushes the index.
+
+    One result for each chart, in their order. Raises :class:`Tampered` when a record that would get a new version was
+    altered.
     """
-    chart = load_chart(connection, pseudonym)
+    written: list[Written] = []
+    pseudonyms = list(arrived)
+    for start in range(0, len(pseudonyms), CHARTS_AT_ONCE):
+        some = pseudonyms[start : start + CHARTS_AT_ONCE]
+        charts, held = load_charts(connection, some), load_held(connection, some)
+        revisions = [
+            _revision(connection, one, arrived[one], charts.get(one, {}), held.get(one, {}), arrival, index)
+            for one in some
+        ]
+        _store_resources(connection, revisions, arrival)
+        seqs = _store_records(connection, revisions)
+        index.place({one.pseudonym: list(_placements(one)) for one in revisions})
+        written += (
+            Written(
+                records=tuple(version.record for version in one.versions),
+                record_seqs=tuple(islice(seqs, len(one.versions))),
+                unchanged=one.unchanged,
+                new_resources=len(one.fresh),
+            )
+            for one in revisions
+        )
+    return written
+
+
+def _revision(
+    connection: Connection,
+    pseudonym: bytes,
+    arrived: Sequence[tuple[Entry, Facts]],
+    chart: dict[str, Known],
+    held: dict[str, Held],
+    arrival: Arrival,
+    index: Index,
+) -> _Revision:
+    """Split a chart again with what arrived in it."""
     fresh = _take_in(chart, arrived, arrival, index)
-    held = load_held(connection, pseudonym)
     if not fresh:
-        return Written(unchanged=len(held))
+        return _Revision(pseudonym=pseudonym, chart=chart, fresh=fresh, versions=(), unchanged=len(held))
     groups = split([known.facts for known in chart.values()])
     kept = _emptied(connection, held, groups, chart)
     work = [(group, False) for group in groups] + [(group, True) for group in kept]
@@ -94,15 +145,8 @@ def write_chart(
         if old is not None and not is_whole(connection, old, arrival.institution):
             raise Tampered("the resources of a stored record do not lead to its root")
         versions.append(_Version(record=record, members=group.members, emptied=emptied))
-    _store_resources(connection, pseudonym, fresh, versions, chart, arrival)
-    seqs = _store_records(connection, versions, chart)
-    index.place(pseudonym, list(_placements(versions, chart, fresh)))
-    return Written(
-        records=tuple(one.record for one in versions),
-        record_seqs=tuple(seqs),
-        unchanged=len(work) - len(versions),
-        new_resources=len(fresh),
-    )
+    unchanged = len(work) - len(versions)
+    return _Revision(pseudonym=pseudonym, chart=chart, fresh=fresh, versions=tuple(versions), unchanged=unchanged)
 
 
 def _take_in(
@@ -202,44 +246,45 @@ def _next_version(
     )
 
 
-def _store_resources(
-    connection: Connection,
-    pseudonym: bytes,
-    fresh: dict[str, _Fresh],
-    versions: Sequence[_Version],
-    chart: dict[str, Known],
-    arrival: Arrival,
-) -> None:
+def _store_resources(connection: Connection, revisions: Sequence[_Revision], arrival: Arrival) -> None:
     """Write what arrived under the grade of the records it stands in, and raise the grade of what stands there too."""
-    grades: dict[str, int] = {}
-    for one in versions:
-        for member in one.members:
-            grades[member] = max(grades.get(member, 0), int(one.record.sensitivity))
     rows: list[tuple[Any, ...]] = []
-    for key, one_fresh in fresh.items():
-        known, entry = one_fresh.known, one_fresh.entry
-        identity = (known.seq, pseudonym, entry.resource_type, entry.resource_id, known.version)
-        secrets = (known.sha256, one_fresh.salt, known.commitment, msgspec.msgpack.encode(known.facts))
-        grade = grades.get(key, known.grade)
-        rows.append((*identity, *secrets, arrival.received_s, arrival.received_us, grade, entry.body))
+    raised: list[tuple[int, int]] = []
+    for one in revisions:
+        grades: dict[str, int] = {}
+        for version in one.versions:
+            grade = int(version.record.sensitivity)
+            for member in version.members:
+                grades[member] = max(grades.get(member, 0), grade)
+        for key, arrived in one.fresh.items():
+            known, entry = arrived.known, arrived.entry
+            identity = (known.seq, one.pseudonym, entry.resource_type, entry.resource_id, known.version)
+            secrets = (known.sha256, arrived.salt, known.commitment, msgspec.msgpack.encode(known.facts))
+            grade = grades.get(key, known.grade)
+            rows.append((*identity, *secrets, arrival.received_s, arrival.received_us, grade, entry.body))
+        raised += [
+            (grade, one.chart[key].seq)
+            for key, grade in grades.items()
+            if key not in one.fresh and one.chart[key].grade < grade
+        ]
     add_rows(connection, resources, rows)
-    raised = [(grade, chart[key].seq) for key, grade in grades.items() if key not in fresh and chart[key].grade < grade]
     run_many(connection, "UPDATE resources SET grade = ? WHERE seq = ?", raised)
 
 
-def _store_records(connection: Connection, versions: Sequence[_Version], chart: dict[str, Known]) -> list[int]:
-    """Write record versions; returns their row numbers."""
+def _store_records(connection: Connection, revisions: Sequence[_Revision]) -> Iterator[int]:
+    """Write the record versions; returns their row numbers, in their order."""
     # Safe to count on from because the writer holds the lock.
     last = int(connection.execute(select(func.coalesce(func.max(records.c.seq), 0))).scalar_one())
-    seqs = list(range(last + 1, last + 1 + len(versions)))
-    add_rows(connection, records, [_record_row(one.record, seq) for one, seq in zip(versions, seqs, strict=True)])
-    members = [
-        (seq, position, chart[member].seq)
-        for one, seq in zip(versions, seqs, strict=True)
-        for position, member in enumerate(one.members)
-    ]
+    rows: list[tuple[Any, ...]] = []
+    members: list[tuple[int, int, int]] = []
+    for one in revisions:
+        for version in one.versions:
+            seq = last + 1 + len(rows)
+            rows.append(_record_row(version.record, seq))
+            members += [(seq, position, one.chart[member].seq) for position, member in enumerate(version.members)]
+    add_rows(connection, records, rows)
     add_rows(connection, record_resources, members)
-    return seqs
+    return iter(range(last + 1, last + 1 + len(rows)))
 
 
 def _record_row(record: StoredRecord, seq: int) -> tuple[Any, ...]:
@@ -259,14 +304,14 @@ def _record_row(record: StoredRecord, seq: int) -> tuple[Any, ...]:
     )
 
 
-def _placements(versions: Sequence[_Version], chart: dict[str, Known], fresh: dict[str, _Fresh]) -> Iterator[Placement]:
+def _placements(revision: _Revision) -> Iterator[Placement]:
     """Where every resource of a changed record lies now; a record that was emptied holds nothing that lies in it."""
-    for one in versions:
+    for one in revision.versions:
         if one.emptied:
             continue
         for key in one.members:
-            arrived = fresh.get(key)
-            yield placement(chart[key], one.record, None if arrived is None else arrived.entry.body)
+            arrived = revision.fresh.get(key)
+            yield placement(revision.chart[key], one.record, None if arrived is None else arrived.entry.body)
 
 
 def placement(known: Known, record: StoredRecord | Held, body: bytes | None) -> Placement:

@@ -19,6 +19,8 @@ from carechain.charts.resource_types import R4_TYPES
 RESOURCE_TYPES: Final = R4_TYPES
 """Every resource type that is stored; Bundle, Parameters and OperationOutcome only carry others."""
 FILE: Final = "search.json.gz"
+UNITED_KINDS: Final = frozenset({"token", "quantity", "composite"})
+"""The kinds whose parameters may be answered by others. Nothing is sorted by such a one."""
 
 
 class Leaf(Struct, frozen=True, array_like=True):
@@ -53,7 +55,8 @@ class SearchParameter(Struct, frozen=True, kw_only=True):
 
     ``kind`` is token, string, date, number, quantity, reference, uri, composite or special. ``targets`` are the types
     that a reference may lead to from this resource type. A composite with ``groups`` has index rows of its own; one
-    without is met where both of its components are met.
+    without is met where both of its components are met. A parameter with ``parts`` has no rows: it says what these
+    others of its type say together (``combo-code`` is ``code`` and ``component-code``).
     """
 
     code: str
@@ -64,6 +67,12 @@ class SearchParameter(Struct, frozen=True, kw_only=True):
     components: tuple[Component, ...] = ()
     leaves: tuple[Leaf, ...] = ()
     groups: tuple[Group, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    @property
+    def is_code(self) -> bool:
+        """Whether values are of the type code (gender, status): no system is named, since the element implies it."""
+        return bool(self.leaves) and all(leaf.type == "code" for leaf in self.leaves)
 
     @property
     def is_grouped(self) -> bool:
@@ -97,6 +106,7 @@ _EMPTY: Final[Mapping[str, SearchParameter]] = MappingProxyType({})
 @cache
 def _parameters(resource_type: str) -> Mapping[str, SearchParameter]:
     raw = msgspec.json.decode(_file().parameters[resource_type], type=dict[str, _Parameter])
+    parts = {code: _parts(code, raw) for code in raw}
     return MappingProxyType(
         {
             code: SearchParameter(
@@ -108,10 +118,42 @@ def _parameters(resource_type: str) -> Mapping[str, SearchParameter]:
                 components=one.components,
                 leaves=one.leaves,
                 groups=one.groups,
+                parts=parts[code],
             )
             for code, one in sorted(raw.items())
         }
     )
+
+
+def _parts(code: str, known: Mapping[str, _Parameter]) -> tuple[str, ...]:
+    """The parameters of the same kind that together look at the places that this one looks at, if there are some."""
+    whole = _places(known[code], known)
+    if known[code].kind not in UNITED_KINDS or len(whole) < len(("one", "another")):
+        return ()
+    met: set[Leaf | Group] = set()
+    found: list[str] = []
+    for other, one in sorted(known.items()):
+        inside = [[place for place in whole if _includes(own, place)] for own in _places(one, known)]
+        if one.kind == known[code].kind and all(inside) and len(inside) < len(whole):
+            found.append(other)
+            met.update(*inside)
+    return tuple(found) if met == whole else ()
+
+
+def _includes(one: Leaf | Group, other: Leaf | Group) -> bool:
+    """Whether a place is another one. A composite on the resource itself may read more than the definition says."""
+    if isinstance(one, Leaf) or isinstance(other, Leaf):
+        return one == other
+    sides = zip(one.sides, other.sides, strict=True)
+    return one.path == other.path and all(set(wanted) <= set(found) for found, wanted in sides)
+
+
+def _places(one: _Parameter, known: Mapping[str, _Parameter]) -> frozenset[Leaf | Group]:
+    """Where a parameter's values stand; a composite without groups is one on the resource itself."""
+    if one.kind != "composite" or one.groups:
+        return frozenset((*one.leaves, *one.groups))
+    first, second = ((known[part.code].leaves if part.code in known else ()) for part in one.components)
+    return frozenset((Group((), (first, second)),))
 
 
 def search_parameters(resource_type: str) -> Mapping[str, SearchParameter]:

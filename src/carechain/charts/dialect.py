@@ -4,29 +4,38 @@ Both give the same promises: an acknowledged write survives a power cut, one wri
 """
 
 import contextlib
+import select
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from carechain.core.limits import DATABASE_BUSY_S
 
 POSTGRESQL: Final = "postgresql"
 WRITE_OPTION: Final = "carechain_write"
 _PRAGMAS: Final = (
+    "page_size=8192",
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",
-    "cache_size=-16384",
+    "cache_size=-32768",
     "wal_autocheckpoint=8192",
 )
 """``secure_delete``: freed space is overwritten with zeroes; its default depends on how SQLite was built.
-``cache_size`` is in KiB: a bundle's pages are then written once. ``wal_autocheckpoint`` is in pages: index pages that
-many bundles touch are written back once for all of them, which halves what a commit waits for."""
+``page_size`` is for new files. ``cache_size`` is in KiB: a bundle's pages are then written once. ``wal_autocheckpoint``
+is in pages: index pages that many bundles touch are written back once for all of them, which halves what a commit waits
+for."""
+_PREPARED: Final = 500
+"""Statements that a PostgreSQL connection keeps ready; each that is pushed out costs a journey."""
+_RESTED_S: Final = 5
+_USED_S: Final = "carechain_used_s"
 _WRITER_LOCK: Final = 0x6361_7265_6368_6169
 """The number of the advisory lock that the one writer to a PostgreSQL database holds."""
 
@@ -94,9 +103,13 @@ def _postgresql(url: str) -> Engine:
     engine = create_engine(
         url,
         hide_parameters=True,
-        pool_pre_ping=True,
         connect_args={"connect_timeout": DATABASE_BUSY_S, "options": options},
     )
+    _test_rested(engine)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(driver: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
+        driver.prepared_max = _PREPARED
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -105,13 +118,38 @@ def _postgresql(url: str) -> Engine:
             return
         writes = _writes(connection)
         # These go along with the driver's BEGIN: asking for them, or setting them, would be a journey each.
-        driver.isolation_level = None if writes else IsolationLevel.REPEATABLE_READ
-        driver.read_only = None if writes else True
+        wanted = (None, None) if writes else (IsolationLevel.REPEATABLE_READ, True)
+        if (driver.isolation_level, driver.read_only) != wanted:
+            driver.isolation_level, driver.read_only = wanted
         if writes:
             # Each statement of a writer sees what was committed before it got the lock.
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     return engine
+
+
+def _test_rested(engine: Engine) -> None:
+    """Before it is used again, ask a connection for a sign of life: if it rested, or if its server has sent something.
+
+    A server that ends says so on every connection; asking each time would be a journey for every request.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def _note(_driver: object, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_S] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _test(driver: Any, record: ConnectionPoolEntry, _given: object) -> None:  # noqa: ANN401 - the driver's own
+        if _USED_S not in record.info:
+            return
+        waiting = select.poll()
+        waiting.register(driver.fileno(), select.POLLIN)
+        if time.monotonic() - record.info[_USED_S] < _RESTED_S and not waiting.poll(0):
+            return
+        try:
+            engine.dialect.do_ping(driver)
+        except engine.dialect.loaded_dbapi.Error:
+            raise InvalidatePoolError from None
 
 
 def _writes(connection: Connection) -> bool:
@@ -124,8 +162,8 @@ def add_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...
         return
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     if connection.dialect.name != POSTGRESQL:
-        marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})', list(rows))  # noqa: S608 - names of our own tables
+        places = marks(len(table.columns))
+        connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) VALUES ({places})', list(rows))  # noqa: S608 - names of our own tables
         return
     driver = connection.connection.driver_connection
     if driver is None:
@@ -155,6 +193,11 @@ def select_rows(connection: Connection, statement: str, values: tuple[Any, ...])
     if connection.dialect.name == POSTGRESQL:
         statement = statement.replace("?", "%s")
     return connection.exec_driver_sql(statement, values).all()
+
+
+def marks(number: int) -> str:
+    """So many places for values in a list: ``?, ?``."""
+    return ", ".join("?" * number)
 
 
 def forget_deleted(engine: Engine, tables: Sequence[Table]) -> None:

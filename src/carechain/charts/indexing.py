@@ -165,24 +165,27 @@ class Index:
             self._known |= dict.fromkeys(unknown) | lying(self._connection, unknown)
         return {name: row for name in wanted if (row := self._known[name]) is not None}
 
-    def place(self, pseudonym: bytes, placements: Sequence[Placement]) -> None:
-        """Newest versions in one patient's chart, each resource once.
+    def place(self, charts: Mapping[bytes, Sequence[Placement]]) -> None:
+        """Newest versions in patients' charts, by pseudonym, each resource once.
 
         A resource whose type and id are those of a resource in another chart stays out of the index: the first one
         keeps the name. (Only bundles sent for a patient can bring that about, see :meth:`Charts.ingest`.)
         """
-        before = self.lying(one.name for one in placements)
-        bodies = self._bodies(resources, placements, before)
-        self._placing = {one.resource_id: one.resource_type for one in placements}
-        for one in placements:
-            old = before.get(one.name)
-            if one.name in self._added or (old is not None and old.pseudonym != pseudonym):
-                continue
-            shelf = self._shelf(pseudonym, one.category, one.grade)
-            if old is None:
-                self._add(one, shelf, pseudonym, bodies)
-            else:
-                self._change(one, shelf, old)
+        every = [one for placements in charts.values() for one in placements]
+        before = self.lying(one.name for one in every)
+        bodies = self._bodies(resources, every, before)
+        self._know_shelves(charts)
+        for pseudonym, placements in charts.items():
+            self._placing = {one.resource_id: one.resource_type for one in placements}
+            for one in placements:
+                old = before.get(one.name)
+                if one.name in self._added or (old is not None and old.pseudonym != pseudonym):
+                    continue
+                shelf = self._shelf(pseudonym, one.category, one.grade)
+                if old is None:
+                    self._add(one, shelf, pseudonym, bodies)
+                else:
+                    self._change(one, shelf, old)
         self._store_shelves()
         self._spill()
 
@@ -322,13 +325,17 @@ class Index:
             found.update((seq, body) for seq, body in self._connection.execute(query))
         return found
 
+    def _know_shelves(self, pseudonyms: Iterable[bytes]) -> None:
+        """Look up the shelves of patients, once."""
+        unknown = [one for one in pseudonyms if one not in self._shelves]
+        self._shelves |= {one: {} for one in unknown}
+        for batch in batches(unknown):
+            for row in self._connection.execute(select(shelves).where(shelves.c.pseudonym.in_(batch))):
+                self._shelves[row.pseudonym][row.category, row.grade] = int(row.shelf)
+
     def _shelf(self, pseudonym: bytes, category: int, grade: int) -> int:
-        """A patient's shelf; all of a patient's are looked up together, and new ones written together."""
-        mine = self._shelves.get(pseudonym)
-        if mine is None:
-            query = select(shelves.c.category, shelves.c.grade, shelves.c.shelf).where(shelves.c.pseudonym == pseudonym)
-            rows = self._connection.execute(query)
-            mine = self._shelves[pseudonym] = {(row.category, row.grade): int(row.shelf) for row in rows}
+        """A known patient's shelf, made if need be; new ones are written together."""
+        mine = self._shelves[pseudonym]
         known = mine.get((category, grade))
         if known is None:
             known = mine[category, grade] = self._next_shelf()

@@ -1,22 +1,22 @@
 """One bundle into the charts: the patient's resources into the chart, the shared ones into the directory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_
 
 from carechain.charts.binding import bind
 from carechain.charts.bundle import Bundle, Entry, Json, patient_of
-from carechain.charts.charting import Arrival, write_chart
-from carechain.charts.dialect import add_rows
+from carechain.charts.charting import Arrival, write_charts
+from carechain.charts.dialect import add_rows, run_many
 from carechain.charts.facts import Resolver, facts_of
 from carechain.charts.indexing import NO_DAY, Index, Placement
 from carechain.charts.outbox import wait_for_anchor
 from carechain.charts.reading import batches
 from carechain.charts.record import IngestResult
 from carechain.charts.resource_types import DIRECTORY
-from carechain.charts.schema import directory, patients
+from carechain.charts.schema import directory
 
 
 def ingest_bundle(
@@ -28,9 +28,9 @@ def ingest_bundle(
     clinical = [entry for entry in bundle.entries if entry.resource_type not in DIRECTORY]
     arrived = [(entry, facts_of(entry, resolver)) for entry in clinical]
     bind(connection, patient.resource_id, pseudonym)
-    name_patient(connection, pseudonym, patient)
+    name_patients(connection, {pseudonym: patient})
     index.know((one.resource_type, one.resource_id) for one in bundle.entries if one.resource_type in DIRECTORY)
-    written = write_chart(connection, pseudonym, arrived, arrival, index)
+    (written,) = write_charts(connection, {pseudonym: arrived}, arrival, index)
     if waits:
         wait_for_anchor(connection, written.record_seqs)
     shared = store_directory(connection, bundle.entries, arrival, index)
@@ -44,11 +44,13 @@ def ingest_bundle(
     )
 
 
-def name_patient(connection: Connection, pseudonym: bytes, patient: Entry) -> None:
-    """Keep the name and number that staff see."""
-    tree = patient.tree()
-    values = {"mrn": _storable(mrn_of(tree)), "name": _storable(name_of(tree))}
-    connection.execute(update(patients).where(patients.c.pseudonym == pseudonym).values(**values))
+def name_patients(connection: Connection, named: Mapping[bytes, Entry]) -> None:
+    """Keep the names and numbers that staff see, by pseudonym."""
+    rows = []
+    for pseudonym, patient in named.items():
+        tree = patient.tree()
+        rows.append((_storable(mrn_of(tree)), _storable(name_of(tree)), pseudonym))
+    run_many(connection, "UPDATE patients SET mrn = ?, name = ? WHERE pseudonym = ?", rows)
 
 
 def _storable(text: str | None) -> str | None:

@@ -12,8 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
-from carechain.charts.dialect import select_rows
+from carechain.charts.dialect import marks, select_rows
 from carechain.charts.index_schema import DIRECTORY_SHELF
+from carechain.charts.listed import listed
 from carechain.charts.sight import Sight, Window
 from carechain.core.hashing import ZERO_HASH
 from carechain.core.scope import LAST_DAY, Scope
@@ -41,7 +42,7 @@ class Opening(Struct, frozen=True, kw_only=True):
 
     def of(self, shelf: AnyColumn, day: AnyColumn, record_id: AnyColumn | None, grade: AnyColumn | None) -> Condition:
         """The condition on the columns of one table; without ``record_id`` single records are not told apart."""
-        parts: list[Condition] = [shelf.in_(self.shelves)]
+        parts: list[Condition] = [listed(shelf, self.shelves)]
         if self.first_day is not None:
             parts.append(day >= self.first_day)
         if self.last_day is not None:
@@ -127,14 +128,10 @@ def _shelves_of(connection: Connection, pseudonyms: Iterable[bytes]) -> dict[byt
     for start in range(0, len(named), IDS_PER_QUERY):
         batch = tuple(named[start : start + IDS_PER_QUERY])
         # Written out, because every request with a sight begins with it: making a statement costs more than asking it.
-        statement = f"SELECT pseudonym, shelf, category, grade FROM shelves WHERE pseudonym IN ({_marks(len(batch))})"  # noqa: S608 - question marks only
+        statement = f"SELECT pseudonym, shelf, category, grade FROM shelves WHERE pseudonym IN ({marks(len(batch))})"  # noqa: S608 - question marks only
         for pseudonym, shelf, category, grade in select_rows(connection, f"{statement} ORDER BY shelf", batch):
             found.setdefault(pseudonym, []).append((shelf, category, grade))
     return found
-
-
-def _marks(number: int) -> str:
-    return ", ".join("?" * number)
 
 
 def _opening(window: Window, held: Sequence[Shelf]) -> Opening | None:

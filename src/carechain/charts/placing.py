@@ -11,11 +11,12 @@ from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from carechain.charts.binding import provisional
 from carechain.charts.bundle import Entry
 from carechain.charts.codes import ChartsCode
+from carechain.charts.dialect import run_many
 from carechain.charts.facts import Content, Facts, Resolver, facts_of, is_clinical
 from carechain.charts.indexing import Lying, lying
 from carechain.charts.live import ORGANISATION
@@ -69,14 +70,6 @@ class Arrived(Struct, frozen=True, kw_only=True):
         return replace(found, encounter=found.encounter + NOT_COUNTING)
 
 
-class _Named(Struct, frozen=True, kw_only=True):
-    """What a resource refers to: its subjects among patients, all patients, and everything else, as keys."""
-
-    subjects: frozenset[str]
-    patients: frozenset[str]
-    others: frozenset[str]
-
-
 OWN: Final = Chart(pseudonym=ORGANISATION, patient_id=None)
 
 
@@ -87,7 +80,7 @@ def charts_of(
 
     Raises ``Rejected(CHART_CHANGED)`` when a resource would leave the chart it lies in.
     """
-    named = {one.entry.key: _references(one) for one in arrived}
+    named = {one.entry.key: one for one in arrived}
     about = {key: _patient_named(one) for key, one in named.items()}
     charts = _of_patients(connection, {one for one in about.values() if one is not None})
     by_pseudonym = {chart.pseudonym: chart for chart in charts.values()} | {ORGANISATION: OWN}
@@ -98,7 +91,7 @@ def charts_of(
         own, patient = lies_in.get(key), about[key]
         if own:
             found[key] = by_pseudonym[own]
-            subjects = one.subjects
+            subjects = _subjects(one)
             stays = not subjects or any(charts[each].pseudonym == own for each in subjects & charts.keys())
             require(stays or len(subjects) > 1, ChartsCode.CHART_CHANGED)
         elif patient is not None:
@@ -107,25 +100,27 @@ def charts_of(
     return {key: found.get(key, OWN) for key in named}
 
 
-def _references(arrived: Arrived) -> _Named:
-    entry, content = arrived.entry, arrived.content
-    keys = {key for one in content.references if (key := _PLAIN.key_of(one)) is not None}
-    about = (_PLAIN.key_of(one) or "" for one in content.subjects)
-    subjects = (entry.key,) if entry.resource_type == "Patient" else about
-    people = {key for key in keys if key.startswith(_PATIENT)}
-    return _Named(
-        subjects=frozenset(key for key in subjects if key.startswith(_PATIENT)),
-        patients=frozenset(people),
-        others=frozenset(keys - people),
-    )
+def _subjects(arrived: Arrived) -> set[str]:
+    """The patients a resource is about, as keys."""
+    if arrived.entry.resource_type == "Patient":
+        return {arrived.entry.key}
+    keys = {_PLAIN.key_of(one) for one in arrived.content.subjects}
+    return {key for key in keys if key is not None and key.startswith(_PATIENT)}
 
 
-def _patient_named(named: _Named) -> str | None:
+def _others(arrived: Arrived) -> set[str]:
+    """What a resource refers to beside patients, as keys."""
+    keys = {_PLAIN.key_of(one) for one in arrived.content.references}
+    return {key for key in keys if key is not None and not key.startswith(_PATIENT)}
+
+
+def _patient_named(arrived: Arrived) -> str | None:
     """The key of the one patient a resource is about, or else of the only one it names."""
-    for keys in (named.subjects, named.patients):
-        if keys:
-            return next(iter(keys)) if len(keys) == 1 else None
-    return None
+    keys = _subjects(arrived)
+    if not keys:
+        found = {_PLAIN.key_of(one) for one in arrived.content.references}
+        keys = {key for key in found if key is not None and key.startswith(_PATIENT)}
+    return keys.pop() if len(keys) == 1 else None
 
 
 def _of_patients(connection: Connection, keys: set[str]) -> dict[str, Chart]:
@@ -152,32 +147,33 @@ def _existing(connection: Connection, pseudonyms: set[bytes]) -> dict[bytes, Cha
 
 
 def _follow(
-    connection: Connection, named: dict[str, _Named], found: dict[str, Chart], by_pseudonym: dict[bytes, Chart]
+    connection: Connection, named: dict[str, Arrived], found: dict[str, Chart], by_pseudonym: dict[bytes, Chart]
 ) -> None:
     """Place what names no patient by what it refers to and by what refers to it, until nothing more is learned."""
     open_keys = [key for key in named if key not in found]
     if not open_keys:
         return
-    outside = {one for key in open_keys for one in named[key].others} - named.keys()
+    others = {key: _others(one) for key, one in named.items()}
+    outside = {one for key in open_keys for one in others[key]} - named.keys()
     there = lying(connection, [(kind, identity) for kind, _, identity in (one.partition("/") for one in outside)])
     charts = {key: chart.pseudonym for key, chart in found.items()}
     charts |= {f"{kind}/{identity}": one.pseudonym for (kind, identity), one in there.items() if one.pseudonym}
     missing = set(charts.values()) - by_pseudonym.keys()
     by_pseudonym |= _existing(connection, missing)
     referrers: dict[str, set[str]] = defaultdict(set)
-    for key, one in named.items():
-        for target in one.others:
+    for key, targets in others.items():
+        for target in targets:
             referrers[target].add(key)
     learned = True
     while learned:
         learned = False
         for key in open_keys:
-            if key not in found and (own := _agreed(named[key].others, charts) or _agreed(referrers[key], charts)):
+            if key not in found and (own := _agreed(others[key], charts) or _agreed(referrers[key], charts)):
                 found[key], charts[key] = by_pseudonym[own], own
                 learned = True
 
 
-def _agreed(keys: set[str] | frozenset[str], charts: dict[str, bytes]) -> bytes | None:
+def _agreed(keys: set[str], charts: dict[str, bytes]) -> bytes | None:
     """The one patient's chart all these lie in, as far as it is known where they lie."""
     about = {charts[key] for key in keys if key in charts} - {ORGANISATION}
     return about.pop() if len(about) == 1 else None
@@ -185,10 +181,9 @@ def _agreed(keys: set[str] | frozenset[str], charts: dict[str, bytes]) -> bytes 
 
 def open_charts(connection: Connection, wanted: Sequence[Chart]) -> None:
     """Make the rows of charts that have none yet."""
-    for chart in wanted:
-        if chart.pseudonym == ORGANISATION:
-            there = select(patients.c.pseudonym).where(patients.c.pseudonym == ORGANISATION)
-            if connection.execute(there).one_or_none() is None:
-                connection.execute(insert(patients).values(pseudonym=ORGANISATION, patient_id="", bound=0))
-        elif chart.new:
-            connection.execute(insert(patients).values(pseudonym=chart.pseudonym, patient_id=chart.patient_id, bound=0))
+    rows = [(chart.pseudonym, chart.patient_id, 0) for chart in wanted if chart.new]
+    if OWN in wanted:
+        there = select(patients.c.pseudonym).where(patients.c.pseudonym == ORGANISATION)
+        if connection.execute(there).one_or_none() is None:
+            rows.append((ORGANISATION, "", 0))
+    run_many(connection, "INSERT INTO patients (pseudonym, patient_id, bound) VALUES (?, ?, ?)", rows)

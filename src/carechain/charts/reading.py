@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, select
 
 from carechain.charts.codes import ChartsCode
-from carechain.charts.dialect import select_rows
+from carechain.charts.dialect import marks, select_rows
 from carechain.charts.facts import Facts
 from carechain.charts.record import (
     RecordContent,
@@ -74,44 +74,55 @@ def is_latest() -> ColumnElement[bool]:
     )
 
 
-def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
-    """The latest version of every resource of a patient, in the order in which they first arrived."""
-    chart: dict[str, Known] = {}
-    for seq, version, digest, commitment, packed, updated_us, grade in select_rows(connection, _CHART, (pseudonym,)):
+def load_charts(connection: Connection, pseudonyms: Sequence[bytes]) -> dict[bytes, dict[str, Known]]:
+    """The latest version of every resource of some patients, in the order in which they first arrived."""
+    charts: dict[bytes, dict[str, Known]] = defaultdict(dict)
+    statement = _CHARTS.format(marks(len(pseudonyms)))
+    for pseudonym, seq, version, digest, commitment, packed, updated_us, grade in select_rows(
+        connection, statement, tuple(pseudonyms)
+    ):
         if type(digest) is not bytes or type(commitment) is not bytes:
             raise Tampered("what is stored about a resource cannot be read")
         facts = unpacked(packed)
-        chart[facts.key] = Known(seq, version, digest, commitment, facts, updated_us, grade)
-    return chart
+        charts[pseudonym][facts.key] = Known(seq, version, digest, commitment, facts, updated_us, grade)
+    return charts
 
 
-_CHART: Final = (
-    "SELECT seq, version, sha256, commitment, facts, updated_us, grade FROM resources WHERE pseudonym = ? ORDER BY seq"
+def load_chart(connection: Connection, pseudonym: bytes) -> dict[str, Known]:
+    """One patient's, likewise."""
+    return load_charts(connection, [pseudonym]).get(pseudonym, {})
+
+
+# Written out, because everything that is written begins with them: making a statement costs more than asking it.
+_CHARTS: Final = (
+    "SELECT pseudonym, seq, version, sha256, commitment, facts, updated_us, grade FROM resources"
+    " WHERE pseudonym IN ({}) ORDER BY seq"
 )
 _RECORDS: Final = (
-    "SELECT r.seq, r.record_id, r.version, r.group_name, r.category, r.sensitivity, r.effective_day, r.root, r.labels"
-    " FROM records AS r WHERE r.pseudonym = ? AND NOT EXISTS (SELECT 1 FROM records AS n"
+    "SELECT r.pseudonym, r.seq, r.record_id, r.version, r.group_name, r.category, r.sensitivity, r.effective_day,"
+    " r.root, r.labels FROM records AS r WHERE r.pseudonym IN ({}) AND NOT EXISTS (SELECT 1 FROM records AS n"
     " WHERE n.record_id = r.record_id AND n.version > r.version) ORDER BY r.seq"
 )
 _MEMBERS: Final = (
     "SELECT m.record_seq, m.resource_seq FROM records AS r JOIN record_resources AS m ON m.record_seq = r.seq"
-    " WHERE r.pseudonym = ? AND NOT EXISTS (SELECT 1 FROM records AS n WHERE n.record_id = r.record_id"
+    " WHERE r.pseudonym IN ({}) AND NOT EXISTS (SELECT 1 FROM records AS n WHERE n.record_id = r.record_id"
     " AND n.version > r.version) ORDER BY m.record_seq, m.position"
 )
 
 
-def load_held(connection: Connection, pseudonym: bytes) -> dict[str, Held]:
-    """The latest version of every record of a patient, by what each is built around."""
+def load_held(connection: Connection, pseudonyms: Sequence[bytes]) -> dict[bytes, dict[str, Held]]:
+    """The latest version of every record of some patients, by what each is built around."""
+    asked, wanted = marks(len(pseudonyms)), tuple(pseudonyms)
     members: dict[int, list[int]] = defaultdict(list)
-    for record_seq, resource_seq in select_rows(connection, _MEMBERS, (pseudonym,)):
+    for record_seq, resource_seq in select_rows(connection, _MEMBERS.format(asked), wanted):
         members[record_seq].append(resource_seq)
-    held: dict[str, Held] = {}
-    for seq, record_id, version, group, category, sensitivity, day, root, labels in select_rows(
-        connection, _RECORDS, (pseudonym,)
+    held: dict[bytes, dict[str, Held]] = defaultdict(dict)
+    for pseudonym, seq, record_id, version, group, category, sensitivity, day, root, labels in select_rows(
+        connection, _RECORDS.format(asked), wanted
     ):
         if type(record_id) is not bytes or type(root) is not bytes:
             raise Tampered("what is stored about a record cannot be read")
-        held[group] = Held(
+        held[pseudonym][group] = Held(
             seq=seq,
             record_id=record_id,
             version=version,

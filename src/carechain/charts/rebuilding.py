@@ -18,7 +18,7 @@ def placements_of(connection: Connection, pseudonym: bytes) -> list[Placement]:
     A resource that no record holds any more lies nowhere.
     """
     chart = load_chart(connection, pseudonym)
-    held = load_held(connection, pseudonym)
+    held = load_held(connection, [pseudonym]).get(pseudonym, {})
     holding = {seq: record for record in held.values() for seq in record.members}
     placed: list[Placement] = []
     for group in split([known.facts for known in chart.values()]):
@@ -39,7 +39,7 @@ def refresh_chart(connection: Connection, index: Index, pseudonym: bytes) -> Non
     mine = select(live.c.rid, live.c.resource_type, live.c.resource_id).join(shelves, shelves.c.shelf == live.c.shelf)
     rows = connection.execute(mine.where(shelves.c.pseudonym == pseudonym)).all()
     index.drop([row.rid for row in rows if (row.resource_type, row.resource_id) not in staying])
-    index.place(pseudonym, placed)
+    index.place({pseudonym: placed})
     index.flush()
 
 
@@ -50,7 +50,7 @@ def rebuild(connection: Connection, index: Index) -> None:
     shared = list(_shared(connection))
     index.know(one.name for one in shared)
     for pseudonym in list(connection.execute(select(patients.c.pseudonym).order_by(patients.c.pseudonym)).scalars()):
-        index.place(pseudonym, placements_of(connection, pseudonym))
+        index.place({pseudonym: placements_of(connection, pseudonym)})
     for batch in batches(shared):
         index.put_shared(batch)
     index.flush()

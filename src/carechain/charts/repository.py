@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
 from carechain.charts.binding import bind
 from carechain.charts.index_schema import index_state, live, shelves
+from carechain.charts.listed import listed
 from carechain.charts.live import Visible, visible_to
 from carechain.charts.outbox import mark_anchored, unanchored
 from carechain.charts.reading import batches
@@ -90,14 +91,14 @@ class Reader:
             chosen = query.with_only_columns(table.c.seq).where(*wanted).order_by(order).limit(count)
             seqs = list(self.connection.execute(chosen).scalars())
             for batch in batches(seqs):
-                found += [stored_of(row) for row in self.connection.execute(query.where(table.c.seq.in_(batch)))]
+                found += [stored_of(row) for row in self.connection.execute(query.where(listed(table.c.seq, batch)))]
         return sorted(found, key=lambda one: -one.seq)[:count]
 
     def fetch(self, sight: Sight, rids: Sequence[int]) -> list[Stored]:
         """The newest versions of resources by their numbers, in the order asked for; what is not seen is left out."""
         found: dict[int, Stored] = {}
         for batch in batches(rids):
-            for row in self.connection.execute(self._newest(sight).where(live.c.rid.in_(batch))):
+            for row in self.connection.execute(self._newest(sight).where(listed(live.c.rid, batch))):
                 found[row.rid] = stored_of(row)
         return [found[rid] for rid in rids if rid in found]
 
@@ -114,7 +115,7 @@ class Reader:
         """What a sight shows of one patient's chart, oldest resource first; ``after`` is ``(rid,)``; no types: all."""
         of_patient = select(shelves.c.shelf).where(shelves.c.pseudonym == pseudonym)
         mine = list(self.connection.execute(of_patient).scalars())
-        parts = [live.c.shelf.in_(mine), live.c.rid > (after[0] if after else 0)]
+        parts = [listed(live.c.shelf, mine), live.c.rid > (after[0] if after else 0)]
         parts += _narrowed(types, since_us)
         query = self._newest(sight).where(*parts).order_by(live.c.rid).limit(count)
         return [stored_of(row) for row in self.connection.execute(query)]

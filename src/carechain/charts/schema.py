@@ -137,10 +137,12 @@ records = Table(
 record_resources = Table(
     "record_resources",
     METADATA,
-    Column("record_seq", Long, ForeignKey("records.seq"), primary_key=True, autoincrement=False),
+    Column("record_seq", Long, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("resource_seq", Long, ForeignKey("resources.seq"), nullable=False),
+    Column("resource_seq", Long, nullable=False),
 )
+"""Without foreign keys: a row is written in one go with both of its ends, and checking them cost PostgreSQL as much as
+writing the resource itself. A record that lost a member no longer leads to its root, and every reader checks that."""
 record_resources_by_resource = Index("record_resources_by_resource", record_resources.c.resource_seq)
 
 directory = Table(

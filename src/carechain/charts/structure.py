@@ -45,6 +45,7 @@ class Step(NamedTuple):
     targets: frozenset[str]
 
 
+_validators: Final[dict[str, jsonschema_rs.Draft7Validator]] = {}
 _compiling: Final = Lock()
 
 
@@ -67,12 +68,15 @@ def is_resource_type(name: object) -> bool:
 
 def validator(resource_type: str) -> jsonschema_rs.Draft7Validator:
     """The compiled schema of a resource type; resources inside it are objects with a ``resourceType``, no more."""
-    with _compiling:
-        return _validator(resource_type)
+    known = _validators.get(resource_type)
+    if known is None:
+        with _compiling:
+            known = _validators.get(resource_type) or _compiled(resource_type)
+            _validators[resource_type] = known
+    return known
 
 
-@cache
-def _validator(resource_type: str) -> jsonschema_rs.Draft7Validator:
+def _compiled(resource_type: str) -> jsonschema_rs.Draft7Validator:
     return jsonschema_rs.Draft7Validator(
         {
             "$schema": "http://json-schema.org/draft-07/schema#",

@@ -7,12 +7,12 @@ from msgspec import Struct
 from sqlalchemy import Connection, select
 
 from carechain.charts.bundle import Entry, Json, entry_of
-from carechain.charts.charting import Arrival, write_chart
+from carechain.charts.charting import Arrival, write_charts
 from carechain.charts.codes import ChartsCode
 from carechain.charts.facts import Facts, content_of
 from carechain.charts.index_schema import live
 from carechain.charts.indexing import Index, Lying, lying
-from carechain.charts.ingest import name_patient, store_directory
+from carechain.charts.ingest import name_patients, store_directory
 from carechain.charts.live import Visible
 from carechain.charts.outbox import wait_for_anchor
 from carechain.charts.placing import Arrived, Chart, charts_of, open_charts
@@ -80,12 +80,16 @@ def write(
     require(allow.everything or len(clinical) == len(arrived), ChartsCode.NOT_VISIBLE)
     if not allow.everything:
         clinical = _without_hidden(connection, visible, clinical, before)
-    for chart, inside in _by_chart(connection, clinical, before, allow):
-        written = write_chart(connection, chart.pseudonym, inside, arrival, index)
-        wait_for_anchor(connection, written.record_seqs)
-        for entry, _ in inside:
-            if entry.resource_type == "Patient":
-                name_patient(connection, chart.pseudonym, entry)
+    inside = _by_chart(connection, clinical, before, allow)
+    written = write_charts(connection, inside, arrival, index)
+    wait_for_anchor(connection, [seq for one in written for seq in one.record_seqs])
+    people = {
+        pseudonym: entry
+        for pseudonym, entries in inside.items()
+        for entry, _ in entries
+        if entry.resource_type == "Patient"
+    }
+    name_patients(connection, people)
     store_directory(connection, [one.entry for one in arrived], arrival, index)
     outcome = _outcome(connection, changes, before, index.lying(names))
     index.flush()
@@ -151,8 +155,8 @@ def _unseen(connection: Connection, visible: Visible, wanted: Iterable[Lying]) -
 
 def _by_chart(
     connection: Connection, clinical: Sequence[Arrived], before: dict[Name, Lying], allow: Sight
-) -> list[tuple[Chart, list[tuple[Entry, Facts]]]]:
-    """What goes into each chart, and the charts themselves made where there are none yet."""
+) -> dict[bytes, list[tuple[Entry, Facts]]]:
+    """What goes into each chart by its pseudonym, and the charts themselves made where there are none yet."""
     charts = charts_of(connection, clinical, before)
     inside: dict[bytes, list[tuple[Entry, Facts]]] = defaultdict(list)
     named: dict[bytes, Chart] = {}
@@ -164,7 +168,7 @@ def _by_chart(
         require(not is_new or _may_file(allow, chart, facts), ChartsCode.NOT_VISIBLE)
         inside[chart.pseudonym].append((entry, facts))
     open_charts(connection, list(named.values()))
-    return [(named[pseudonym], entries) for pseudonym, entries in inside.items()]
+    return inside
 
 
 def _may_file(allow: Sight, chart: Chart, facts: Facts) -> bool:

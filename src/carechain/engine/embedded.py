@@ -26,11 +26,13 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 class BatchPolicy(Struct, frozen=True, kw_only=True):
     """When waiting transactions become a block: enough of them, or the first has waited long enough.
 
-    ``timeout_s`` counts from the arrival of the oldest waiting transaction. Without any, an empty block is due
-    ``heartbeat_s`` after the last block, because block time must not stand still.
+    ``timeout_s`` counts from the arrival of the oldest waiting transaction. If ``eager``, nobody waits after a pause
+    as long as that: waiting bounds how often blocks are made, and after a pause there is nothing to bound. Without any
+    transaction, an empty block is due ``heartbeat_s`` after the last block, because block time must not stand still.
     """
 
     timeout_s: float = BATCH_TIMEOUT_S
+    eager: bool = True
     txs: int = BATCH_TXS
     size_bytes: int = BATCH_BYTES
     heartbeat_s: float = float(HEARTBEAT_S)
@@ -58,7 +60,8 @@ class BatchPolicy(Struct, frozen=True, kw_only=True):
             return 0.0
         due_s = last_block_s + self.heartbeat_s
         if count:
-            due_s = min(due_s, first_arrival_s + self.timeout_s)
+            since_s = min(last_block_s, first_arrival_s) if self.eager else first_arrival_s
+            due_s = min(due_s, since_s + self.timeout_s)
         return max(0.0, due_s - now_s)
 
     def how_many(self, sizes_bytes: Sequence[int]) -> int:

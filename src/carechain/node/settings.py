@@ -266,6 +266,9 @@ class BatchSettings(_Group):
     timeout_s: Annotated[float, Field(ge=0, le=60)] = Field(
         default=BATCH_TIMEOUT_S, description="The longest a transaction waits for others, in seconds."
     )
+    eager: bool = Field(
+        default=True, description="After a pause of `timeout_s` the first transaction makes a block at once."
+    )
     txs: Annotated[int, Field(ge=1, le=BLOCK_TXS)] = Field(
         default=BATCH_TXS, description="So many waiting transactions make a block at once."
     )
@@ -275,7 +278,7 @@ class BatchSettings(_Group):
 
     def policy(self) -> BatchPolicy:
         """As the engine takes it."""
-        return BatchPolicy(timeout_s=self.timeout_s, txs=self.txs, size_bytes=self.size_bytes)
+        return BatchPolicy(timeout_s=self.timeout_s, eager=self.eager, txs=self.txs, size_bytes=self.size_bytes)
 
 
 class CheckpointSettings(_Group):

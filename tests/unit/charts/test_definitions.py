@@ -86,6 +86,23 @@ def test_composites_say_where_their_parts_meet() -> None:
                     assert search_parameters(resource_type)[component.code].kind == component.kind
 
 
+def test_some_parameters_are_others_together() -> None:
+    united = {
+        f"{resource_type}.{one.code}": one.parts
+        for resource_type in RESOURCE_TYPES
+        for one in search_parameters(resource_type).values()
+        if one.parts
+    }
+    assert united == {
+        "Observation.combo-code": ("code", "component-code"),
+        "Observation.combo-code-value-concept": ("code-value-concept", "component-code-value-concept"),
+        "Observation.combo-code-value-quantity": ("code-value-quantity", "component-code-value-quantity"),
+        "Observation.combo-data-absent-reason": ("component-data-absent-reason", "data-absent-reason"),
+        "Observation.combo-value-concept": ("component-value-concept", "value-concept"),
+        "Observation.combo-value-quantity": ("component-value-quantity", "value-quantity"),
+    }
+
+
 def test_the_patient_compartment_names_parameters() -> None:
     assert compartment_params("Observation") == ("subject", "performer")
     assert compartment_params("Coverage") == ("policy-holder", "subscriber", "beneficiary", "payor")

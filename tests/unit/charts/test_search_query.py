@@ -65,6 +65,8 @@ REFUSALS = [
     ("Practitioner?_has:Observation:patient:code=a", SearchCode.CANNOT_CHAIN),
     ("Observation?_sort=nonsense", SearchCode.CANNOT_SORT),
     ("Observation?_sort=subject", SearchCode.CANNOT_SORT),
+    ("Observation?_sort=combo-code", SearchCode.CANNOT_SORT),
+    ("Observation?combo-code:missing=maybe", SearchCode.BAD_VALUE),
     ("Observation?_sort=date,code,status,category,value-date", SearchCode.CANNOT_SORT),
     ("?_type=Patient,Observation&_sort=_id", SearchCode.CANNOT_SORT),
     ("Observation?_include=Observation", SearchCode.BAD_INCLUDE),

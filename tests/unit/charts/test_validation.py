@@ -606,7 +606,7 @@ def test_a_refusal_carries_its_issues() -> None:
 
 
 def test_threads_may_validate_at_once() -> None:
-    structure._validator.cache_clear()
+    structure._validators.clear()
     results: list[object] = []
 
     def work(resource: Json) -> Callable[[], None]:

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from carechain.core.limits import BLOCK_SIZE_BYTES, BLOCK_TXS, HEARTBEAT_S
 from carechain.engine.embedded import BatchPolicy
 
-POLICY = BatchPolicy(timeout_s=2.0, txs=10, size_bytes=1000, heartbeat_s=5.0)
+POLICY = BatchPolicy(timeout_s=2.0, eager=False, txs=10, size_bytes=1000, heartbeat_s=5.0)
 
 ROWS = {
     "nothing waits": ((0, 0, 0.0, 100.0, 101.0), 4.0),
@@ -33,6 +34,24 @@ ROWS = {
 def test_the_policy_says_how_long_a_block_can_wait(row: str) -> None:
     (count, size_bytes, first_s, last_s, now_s), expected = ROWS[row]
     wait_s = POLICY.wait_s(
+        count=count, size_bytes=size_bytes, first_arrival_s=first_s, last_block_s=last_s, now_s=now_s
+    )
+    assert wait_s == expected
+
+
+EAGER = {
+    "after a pause": ((1, 100, 103.0, 100.0, 103.0), 0.0),
+    "after a shorter pause": ((1, 100, 101.5, 100.0, 101.5), 0.5),
+    "right after a block": ((1, 100, 100.0, 100.0, 100.0), 2.0),
+    "left over by the last block": ((1, 100, 99.0, 100.0, 100.5), 0.5),
+    "nothing waits": ((0, 0, 0.0, 100.0, 104.0), 1.0),
+}
+
+
+@pytest.mark.parametrize("row", EAGER)
+def test_after_a_pause_an_eager_policy_does_not_wait(row: str) -> None:
+    (count, size_bytes, first_s, last_s, now_s), expected = EAGER[row]
+    wait_s = replace(POLICY, eager=True).wait_s(
         count=count, size_bytes=size_bytes, first_arrival_s=first_s, last_block_s=last_s, now_s=now_s
     )
     assert wait_s == expected

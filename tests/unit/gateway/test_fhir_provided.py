@@ -16,6 +16,7 @@ from carechain.charts.validation import validate
 from carechain.core.rejection import Rejected
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.principal import Principal
+from carechain.sdk.pcf_codes import DocumentCode
 from fhir_world import ALL, READ, FhirWorld, entry, patient, transaction
 
 
@@ -30,6 +31,7 @@ class Listed:
         self.types = frozenset({resource_type})
         self.writable = writable
         self.ids = list(ids)
+        self.is_too_long = False
         self.operations = {
             ("Patient", f"$of-{resource_type.lower()}"): self._operation,
             ("", "$hello"): self._operation,
@@ -44,6 +46,8 @@ class Listed:
         """By id, or all of them."""
         if any(name not in {"_id", "patient"} for name, _ in params):
             raise Rejected(FhirCode.PARAMETER_UNKNOWN)
+        if self.is_too_long:
+            raise Rejected(DocumentCode.TOO_MANY_MATCHES)
         wanted = [value for name, value in params if name == "_id"]
         ids = [one for one in self.ids if not wanted or one in wanted]
         return [_made(resource_type, one) for one in ids if principal.sight.everything]
@@ -57,12 +61,16 @@ class Listed:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[FhirWorld]:
-    providers = [
+def provided() -> list[Listed]:
+    return [
         Listed("AuditEvent", ["a1", "a2"], writable=False),
         Listed("Organization", ["member"], writable=True),
     ]
-    with FhirWorld(tmp_path / "charts.db", providers=providers) as made:
+
+
+@pytest.fixture
+def world(tmp_path: Path, provided: list[Listed]) -> Iterator[FhirWorld]:
+    with FhirWorld(tmp_path / "charts.db", providers=provided) as made:
         yield made
 
 
@@ -94,6 +102,14 @@ def test_a_type_beside_the_charts_is_both(world: FhirWorld) -> None:
     # What the provider cannot judge, it does not match.
     assert world.get("Organization?name=x").ids == ["Organization/own"]
     assert world.get("Organization?_summary=count").json["total"] in {1, 2}
+
+
+def test_a_refusal_of_the_provider_is_the_answer(world: FhirWorld, provided: list[Listed]) -> None:
+    """What the charts have alone would be a part that passes for the whole."""
+    world.put({"resourceType": "Organization", "id": "own", "name": "x"})
+    provided[1].is_too_long = True
+    assert world.get("Organization").label == "DOCUMENT.TOO_MANY_MATCHES"
+    assert world.get("Organization/own").status == 200
 
 
 def test_providers_are_judged_and_audited(world: FhirWorld) -> None:

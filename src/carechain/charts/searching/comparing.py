@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, FromClause, String, and_, literal_column, not_, or_
 
+from carechain.charts.listed import listed
 from carechain.charts.searching.tree import Compare, Dates, Match, Node, Numbers, Strings, Updated
 from carechain.charts.searching.values import STRING_CHARS, fold
 
@@ -117,7 +118,12 @@ def of_type(table: FromClause, resource_type: str) -> Condition:
 
 def one_of(column: ColumnElement[Any], values: Sequence[Any]) -> Condition:
     """Whether a column has one of some values; a single one is said as an equality."""
-    return column == values[0] if len(values) == 1 else column.in_(values)
+    condition: Condition
+    if len(values) == 1:
+        condition = column == values[0]
+    else:
+        condition = column.in_(values) if isinstance(column.type, String) else listed(column, values)
+    return condition
 
 
 def in_one_piece(node: Node) -> bool:

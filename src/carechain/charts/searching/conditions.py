@@ -124,14 +124,21 @@ def condition(resource_type: str, name: str, value: str, reading: Reading, depth
     parameter = search_parameters(resource_type).get(code)
     if parameter is None:
         raise reading.refuse(SearchCode.UNKNOWN_PARAMETER)
+    if parameter.parts:
+        return _united(parameter, modifier, value, reading, depth)
     if dot:
         return _chain(parameter, modifier, rest, value, reading, depth)
     if modifier == "missing":
         return _missing(parameter, value, reading)
+    return _alternatives(parameter, modifier, value, reading)
+
+
+def _alternatives(parameter: SearchParameter, modifier: str, value: str, reading: Reading) -> Node:
+    """What one of several values finds."""
     alternatives = split(value, ",")
     if len(alternatives) > SEARCH_VALUES:
         raise reading.refuse(SearchCode.TOO_MANY_VALUES)
-    if code == "_id":
+    if parameter.code == "_id":
         return _ids(modifier, alternatives, reading)
     reader = _READERS.get(parameter.kind)
     if reader is None:
@@ -140,6 +147,19 @@ def condition(resource_type: str, name: str, value: str, reading: Reading, depth
         # Of several values none may be there, and a resource without any value counts too.
         return Not(any_of(*(_token(parameter, "", one, reading) for one in alternatives)))
     return any_of(*(reader(parameter, modifier, one, reading) for one in alternatives))
+
+
+def _united(parameter: SearchParameter, modifier: str, value: str, reading: Reading, depth: int) -> Node:
+    """What a parameter finds that is others together; what must not be there may be in none of them."""
+    missing = modifier == "missing"
+    if missing and value not in {"true", "false"}:
+        raise reading.refuse(SearchCode.BAD_VALUE)
+    negated = modifier == "not" or (missing and value == "true")
+    asked, end = ("false" if missing else value), ("" if modifier in {"", "not"} else f":{modifier}")
+    found = any_of(
+        *(condition(parameter.resource_type, f"{part}{end}", asked, reading, depth) for part in parameter.parts)
+    )
+    return Not(found) if negated else found
 
 
 # --- chains ---------------------------------------------------------------------------------------------
@@ -228,14 +248,9 @@ def token_value(text: str, reading: Reading) -> int:
     return coding_term(system, fold_identifier(code))
 
 
-def _is_code(parameter: SearchParameter) -> bool:
-    """Whether values are of the type code (gender, status): resources then name no system, the element implies it."""
-    return bool(parameter.leaves) and all(leaf.type == "code" for leaf in parameter.leaves)
-
-
 def _without_system(text: str) -> str:
-    system, *rest = split(text, "|")
-    return rest[0] if system and len(rest) == 1 and rest[0] else text
+    _, *rest = split(text, "|")
+    return rest[0] if len(rest) == 1 and rest[0] else text
 
 
 def _words(text: str, reading: Reading) -> str:
@@ -248,7 +263,7 @@ def _words(text: str, reading: Reading) -> str:
 def _token(parameter: SearchParameter, modifier: str, text: str, reading: Reading) -> Node:
     resource_type, code = parameter.resource_type, parameter.code
     if modifier == "":
-        found = token_value(_without_system(text) if _is_code(parameter) else text, reading)
+        found = token_value(_without_system(text) if parameter.is_code else text, reading)
         return Tokens(param_key(resource_type, code), (found,))
     if modifier == "text":
         words = _words(fold(unescape(text)), reading)

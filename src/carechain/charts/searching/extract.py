@@ -82,10 +82,11 @@ class Extractor:
         root = Node()
         shared: dict[tuple[tuple[str, ...], str, str, str], list[SearchParameter]] = {}
         for parameter in search_parameters(resource_type).values():
-            if parameter.code in FROM_LIVE:
+            if parameter.code in FROM_LIVE or parameter.parts:
                 continue
             for leaf in parameter.leaves:
-                shared.setdefault((leaf.path, parameter.kind, leaf.type, leaf.target), []).append(parameter)
+                read_as = found.IMPLIED if parameter.is_code else leaf.type
+                shared.setdefault((leaf.path, parameter.kind, read_as, leaf.target), []).append(parameter)
             for group in parameter.groups:
                 node = root.reach(group.path)
                 node.emits = (*node.emits, self._composite(parameter, group))

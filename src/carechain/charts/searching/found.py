@@ -35,6 +35,8 @@ Tokens = Sequence[tuple[int, int]]
 Texts = Sequence[tuple[int, str, str]]
 Quantity = tuple[tuple[int, ...], float, float]
 
+IMPLIED: Final = "code of an implied system"
+"""How ``code`` is read for parameters that look at nothing else."""
 ROWS_REMEMBERED: Final = 16_384
 SAMPLES_CHARS: Final = 65_536
 """A longer series of samples is not searched by its values."""
@@ -171,6 +173,17 @@ def _code(keys: Keys, value: object) -> tuple[Tokens, Texts]:
     return (_coding_rows(keys.params, "", value) if type(value) is str else ()), ()
 
 
+def _implied(keys: Keys, value: object) -> tuple[Tokens, Texts]:
+    """A code whose system the element implies: with and without a system it is asked for alike."""
+    return (_code_rows(keys.params, value) if type(value) is str and value else ()), ()
+
+
+@lru_cache(maxsize=ROWS_REMEMBERED)
+def _code_rows(params: tuple[int, ...], code: str) -> Tokens:
+    term = code_term(fold_identifier(code))
+    return tuple((param, term) for param in params)
+
+
 def _boolean(keys: Keys, value: object) -> tuple[Tokens, Texts]:
     if type(value) is not bool:
         return (), ()
@@ -193,6 +206,7 @@ TOKENS: Final[dict[str, TokenReader]] = {
     "boolean": _boolean,
     "code": _code,
     "deceased": _deceased,
+    IMPLIED: _implied,
     "id": _code,
     "string": _code,
     "uri": _code,

@@ -207,7 +207,7 @@ def sort_key(resource_type: str, code: str) -> SortKey:
         return SortKey(column=column, descending=descending)
     parameter = search_parameters(resource_type).get(plain)
     table = _SORT_TABLES.get(parameter.kind) if parameter else None
-    if parameter is None or table is None:
+    if parameter is None or table is None or parameter.parts:
         raise BadParameter(SearchCode.CANNOT_SORT, "_sort")
     suffix = ":text" if parameter.kind == "token" else ""
     return SortKey(table=table, param=param_key(resource_type, plain + suffix), descending=descending)

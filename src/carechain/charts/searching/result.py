@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from carechain.charts.dialect import POSTGRESQL
 from carechain.charts.index_schema import live, reference_index
+from carechain.charts.listed import listed
 from carechain.charts.live import Visible
 from carechain.charts.searching.comparing import of_type
 from carechain.charts.searching.sorting import (
@@ -401,7 +402,7 @@ class _Runner:
 
     def _referred(self, include: Include, rids: Sequence[int]) -> Select[Any]:
         link, end = self.sql.alias(reference_index), self.sql.alias(live)
-        asked = [link.c.rid.in_(rids), link.c.param.in_(include.params), *self.sql.seen(link), *self.sql.seen(end)]
+        asked = [listed(link.c.rid, rids), link.c.param.in_(include.params), *self.sql.seen(link), *self.sql.seen(end)]
         if include.target_type:
             asked.append(of_type(end, include.target_type))
         joined = link.join(end, end.c.key == link.c.target)
@@ -409,7 +410,7 @@ class _Runner:
 
     def _referring(self, include: Include, rids: Sequence[int]) -> Select[Any]:
         link, end = self.sql.alias(reference_index), self.sql.alias(live)
-        asked = [end.c.rid.in_(rids), *self.sql.seen(end)]
+        asked = [listed(end.c.rid, rids), *self.sql.seen(end)]
         if include.target_type:
             asked.append(of_type(end, include.target_type))
         named = (link.c.target == end.c.key, link.c.param.in_(include.params))

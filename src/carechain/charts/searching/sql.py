@@ -15,6 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     FromClause,
     Integer,
@@ -33,7 +34,6 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from carechain.charts.index_schema import (
     date_index,
@@ -43,6 +43,7 @@ from carechain.charts.index_schema import (
     string_index,
     token_index,
 )
+from carechain.charts.listed import NumberList, listed
 from carechain.charts.live import Visible
 from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.searching.comparing import (
@@ -88,6 +89,8 @@ TABLES: Final[dict[IndexTable, Table]] = {
     IndexTable.NUMBERS: number_index,
 }
 _BY_NAME: Final = {table.name: table for table in (live, *TABLES.values())}
+_SHELVES: Final[BindParameter[Any]] = bindparam("shelves", type_=NumberList("INTEGER"))
+"""The shelves that the caller sees, once for a whole statement; :attr:`Sql.values` has them."""
 _SEPARATE_ARMS: Final = 8
 """Values that are each looked up in order; more are looked up together and sorted."""
 
@@ -142,8 +145,7 @@ def _lateral(name: str, columns: tuple[str, ...], number: int) -> tuple[FromClau
     The values are parameters of the statement: :func:`_parameter`.
     """
     table = _alias(name, number)
-    shelves: ColumnElement[Any] = bindparam(_parameter("shelves", number), type_=ARRAY(Integer))
-    numbers: FromClause = func.unnest(shelves).table_valued(column("shelf", Integer)).render_derived(f"by_{number}")
+    numbers: FromClause = func.unnest(_SHELVES).table_valued(column("shelf", Integer)).render_derived(f"by_{number}")
     rows = (
         select(table.c.shelf, table.c.day, table.c.rid)
         .where(*(table.c[one] == bindparam(_parameter(one, number)) for one in columns))
@@ -173,9 +175,9 @@ class Sql:
         joins, and needs none.
         """
         self.visible = visible
-        self.values: dict[str, Any] = {}
         self._aliases = 0
         self._shelves = tuple(dict.fromkeys(one for opening in visible.openings for one in opening.shelves))
+        self.values: dict[str, Any] = {_SHELVES.key: self._shelves} if self._shelves else {}
         self._laterally = laterally and not visible.everything and len(self._shelves) > 1
         self._windowed = any(
             opening.first_day is not None or opening.last_day is not None or opening.records
@@ -195,11 +197,7 @@ class Sql:
         if not self._shelves:
             return (false(),)
         # The plain list comes first and alone, so that the index can seek the shelves whatever else is said of them.
-        # The numbers stand in the statement itself: hundreds of parameters cost more than reading them.
-        numbers: ColumnElement[Any] = bindparam(
-            "shelves", self._shelves, unique=True, expanding=True, literal_execute=True
-        )
-        parts: list[Condition] = [table.c.shelf.in_(numbers)]
+        parts: list[Condition] = [listed(table.c.shelf, _SHELVES)]
         if self._windowed:
             parts.extend(self._window(table))
         return tuple(parts)
@@ -223,8 +221,7 @@ class Sql:
         """
         if not self._laterally:
             return Sought(rows=table, source=table, conditions=(*conditions, *self.seen(table)))
-        shelves: ColumnElement[Any] = bindparam("shelves", self._shelves, ARRAY(Integer), unique=True)
-        numbers: FromClause = func.unnest(shelves).table_valued(column("shelf", Integer)).render_derived()
+        numbers: FromClause = func.unnest(_SHELVES).table_valued(column("shelf", Integer)).render_derived()
         window = self._window(table) if self._windowed else []
         rows = (
             select(table.c.shelf, table.c.day, table.c.rid)
@@ -252,7 +249,7 @@ class Sql:
             case Present(rows):
                 return or_(false(), *(self._row(self.alias(TABLES[table]), param, rid) for table, param in rows))
             case Among(rids):
-                return rid.in_(rids) if rids else false()
+                return listed(rid, rids) if rids else false()
             case Ids() | Updated():
                 place = self.alias(live)
                 return _exists(
@@ -342,7 +339,6 @@ class Sql:
             number = self._aliases
             rows, source = _lateral(table.name, tuple(values), number)
             self.values |= {_parameter(name, number): value for name, value in values.items()}
-            self.values[_parameter("shelves", number)] = list(self._shelves)
             return Arm(table=rows, source=source, conditions=())
         one = self.alias(table)
         return self._arm(one, *(one.c[name] == value for name, value in values.items()))
@@ -371,7 +367,7 @@ class Sql:
                 return (Arm(table=place, conditions=named),) if ids else ()
             case Among(rids):
                 place = self.alias(live)
-                named = (place.c.resource_type == resource_type, place.c.rid.in_(rids), *self.seen(place))
+                named = (place.c.resource_type == resource_type, listed(place.c.rid, rids), *self.seen(place))
                 return (Arm(table=place, conditions=named),) if rids else ()
             case AnyOf(nodes):
                 return self._alternatives(nodes, resource_type)
@@ -390,7 +386,7 @@ class Sql:
                 arms.append(self._by(table, **{"param": param, value: group[0]}))
                 continue
             one = self.alias(table)
-            arms.append(self._arm(one, one.c.param == param, one.c[value].in_(group), repeats=True))
+            arms.append(self._arm(one, one.c.param == param, one_of(one.c[value], group), repeats=True))
         return tuple(arms)
 
     def _alternatives(self, nodes: Sequence[Node], resource_type: str) -> tuple[Arm, ...] | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from carechain.core.rejection import Rejected
@@ -24,8 +25,12 @@ def last_modified(updated_us: int) -> str:
     return format_datetime(datetime.fromtimestamp(updated_us // US_PER_S, tz=UTC), usegmt=True)
 
 
+@lru_cache(maxsize=256)
 def instant(us: int) -> str:
-    """The FHIR instant of a moment in microseconds since 1970, to the millisecond, in UTC."""
+    """The FHIR instant of a moment in microseconds since 1970, to the millisecond, in UTC.
+
+    Remembered, since everything that one transaction wrote says the same.
+    """
     moment = datetime.fromtimestamp(us // US_PER_S, tz=UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{us % US_PER_S // 1000:03d}Z"
 

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import orjson
 
 from carechain.charts.repository import Reader, Writer
+from carechain.charts.searching.codes import BadParameter
 from carechain.core.rejection import Rejected, require
 from carechain.gateway.codes import FhirCode
 from carechain.gateway.fhir import batches, entries, export, instances, operations, searches, transactions, writing
@@ -133,8 +134,11 @@ class Dispatch:
         if last(call.params, PAGE_PARAMETER) is None:
             try:
                 extra = await provider.search(call.principal, searched, params)
-            except Rejected:
-                # It takes fewer parameters than the charts do; what it cannot judge, it does not match.
+            except Rejected as refused:
+                # It takes fewer parameters than the charts do; what it cannot judge, it does not match. Any other
+                # refusal is the answer: a part must not pass for the whole.
+                if not isinstance(refused, BadParameter) and refused.code is not FhirCode.PARAMETER_UNKNOWN:
+                    raise
                 extra = []
         return await self._threads.read(lambda reader: searches.find(self._site, reader, call, extra))
 

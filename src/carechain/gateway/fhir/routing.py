@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -75,8 +76,12 @@ EXPORT_STATUS: Final = "$export-status"
 EXPORT_FILE: Final = "$export-file"
 
 
+@lru_cache(maxsize=1_024)
 def route(method: str, path: str) -> Target:
-    """The interaction of a method on a path below the base; HEAD is GET. Raises ``Rejected`` or ``Problem``."""
+    """The interaction of a method on a path below the base; HEAD is GET. Raises ``Rejected`` or ``Problem``.
+
+    Remembered, since the entries of a bundle name the same few.
+    """
     segments = [one for one in path.strip("/").split("/") if one]
     if len(segments) > SEGMENTS or "//" in path:
         raise Rejected(FhirCode.PATH_UNKNOWN)
