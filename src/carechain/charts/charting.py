@@ -30,7 +30,7 @@ from carechain.core.suite import Institution
 
 Rng = Callable[[int], bytes]
 SECOND_US: Final = 1_000_000
-CHARTS_AT_ONCE: Final = 50
+CHARTS_AT_ONCE: Final = 20
 """So many charts are held in memory together."""
 
 

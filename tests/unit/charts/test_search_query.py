@@ -67,6 +67,7 @@ REFUSALS = [
     ("Observation?_sort=subject", SearchCode.CANNOT_SORT),
     ("Observation?_sort=combo-code", SearchCode.CANNOT_SORT),
     ("Observation?combo-code:missing=maybe", SearchCode.BAD_VALUE),
+    ("Observation?combo-code.code=x", SearchCode.CANNOT_CHAIN),
     ("Observation?_sort=date,code,status,category,value-date", SearchCode.CANNOT_SORT),
     ("?_type=Patient,Observation&_sort=_id", SearchCode.CANNOT_SORT),
     ("Observation?_include=Observation", SearchCode.BAD_INCLUDE),

@@ -124,10 +124,10 @@ def condition(resource_type: str, name: str, value: str, reading: Reading, depth
     parameter = search_parameters(resource_type).get(code)
     if parameter is None:
         raise reading.refuse(SearchCode.UNKNOWN_PARAMETER)
-    if parameter.parts:
-        return _united(parameter, modifier, value, reading, depth)
     if dot:
         return _chain(parameter, modifier, rest, value, reading, depth)
+    if parameter.parts:
+        return _united(parameter, modifier, value, reading, depth)
     if modifier == "missing":
         return _missing(parameter, value, reading)
     return _alternatives(parameter, modifier, value, reading)
