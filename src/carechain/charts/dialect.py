@@ -25,13 +25,15 @@ _PRAGMAS: Final = (
     "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",
-    "cache_size=-32768",
     "wal_autocheckpoint=8192",
 )
 """``secure_delete``: freed space is overwritten with zeroes; its default depends on how SQLite was built.
-``page_size`` is for new files. ``cache_size`` is in KiB: a bundle's pages are then written once. ``wal_autocheckpoint``
-is in pages: index pages that many bundles touch are written back once for all of them, which halves what a commit waits
-for."""
+``page_size`` is for new files. ``wal_autocheckpoint`` is in pages: index pages that many bundles touch are written back
+once for all of them, which halves what a commit waits for."""
+_READER_CACHE: Final = "PRAGMA cache_size=-16384"
+_WRITER_CACHE: Final = "PRAGMA cache_size=-131072"
+"""In KiB. What a large transaction touches fits into the writer's, so its pages are written once; there is one writer,
+and what it has too much of goes with its transaction."""
 _PREPARED: Final = 500
 """Statements that a PostgreSQL connection keeps ready; each that is pushed out costs a journey."""
 _RESTED_S: Final = 5
@@ -89,7 +91,10 @@ def _sqlite(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+        writes = _writes(connection)
+        driver: Any = connection.connection.driver_connection
+        driver.execute(_WRITER_CACHE if writes else _READER_CACHE)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 

@@ -20,7 +20,7 @@ from carechain.charts.record import StoredRecord
 from carechain.charts.schema import directory, patients, resources
 from carechain.charts.sight import Sight
 from carechain.charts.store import Charts
-from carechain.charts.versions import Stored, clinical_versions, newest, shared_versions, stored_of
+from carechain.charts.versions import Stored, clinical_versions, newest, newest_named, shared_versions, stored_of
 from carechain.charts.writing import Applied, Change, hidden_among, write
 
 __all__ = ("Applied", "Change", "Reader", "Repository", "Stored", "Writer")
@@ -45,8 +45,8 @@ class Reader:
 
     def read(self, sight: Sight, resource_type: str, resource_id: str) -> Stored | None:
         """The newest version of a resource; None when there is none, or none to be seen."""
-        named = (live.c.resource_type == resource_type, live.c.resource_id == resource_id)
-        row = self.connection.execute(self._newest(sight).where(*named)).one_or_none()
+        named = {"resource_type": resource_type, "resource_id": resource_id}
+        row = self.connection.execute(newest_named(self.visible(sight)), named).one_or_none()
         return None if row is None else stored_of(row)
 
     def vread(self, sight: Sight, resource_type: str, resource_id: str, version: int) -> Stored | None:

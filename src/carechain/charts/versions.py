@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
 from carechain.charts.index_schema import DIRECTORY_SHELF, live, shelves
 from carechain.charts.live import Visible
@@ -51,9 +51,24 @@ def stored_of(row: Row[Any]) -> Stored:
 
 def newest(visible: Visible) -> Select[Any]:
     """The newest versions that are seen."""
-    query = _all_newest()
+    return _as_seen(_all_newest(), visible)
+
+
+def newest_named(visible: Visible) -> Select[Any]:
+    """The newest version, if it is seen, of what the parameters ``resource_type`` and ``resource_id`` name."""
+    return _as_seen(_named_newest(), visible)
+
+
+def _as_seen(query: Select[Any], visible: Visible) -> Select[Any]:
     seen = visible.of(live.c.shelf, live.c.day, live.c.record_id)
     return query if seen is None else query.where(seen)
+
+
+@cache
+def _named_newest() -> Select[Any]:
+    return _all_newest().where(
+        live.c.resource_type == bindparam("resource_type"), live.c.resource_id == bindparam("resource_id")
+    )
 
 
 @cache
