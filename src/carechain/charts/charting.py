@@ -5,7 +5,6 @@ What goes into several charts is read and written together, since a statement co
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -110,11 +109,11 @@ def write_charts(connection: Connection, arrived: Arrivals, arrival: Arrival, in
         written += (
             Written(
                 records=tuple(version.record for version in one.versions),
-                record_seqs=tuple(islice(seqs, len(one.versions))),
+                record_seqs=own,
                 unchanged=one.unchanged,
                 new_resources=len(one.fresh),
             )
-            for one in revisions
+            for one, own in zip(revisions, seqs, strict=True)
         )
     return written
 
@@ -271,20 +270,22 @@ def _store_resources(connection: Connection, revisions: Sequence[_Revision], arr
     run_many(connection, "UPDATE resources SET grade = ? WHERE seq = ?", raised)
 
 
-def _store_records(connection: Connection, revisions: Sequence[_Revision]) -> Iterator[int]:
-    """Write the record versions; returns their row numbers, in their order."""
+def _store_records(connection: Connection, revisions: Sequence[_Revision]) -> list[tuple[int, ...]]:
+    """Write the record versions; returns the row numbers of each revision's."""
     # Safe to count on from because the writer holds the lock.
     last = int(connection.execute(select(func.coalesce(func.max(records.c.seq), 0))).scalar_one())
     rows: list[tuple[Any, ...]] = []
     members: list[tuple[int, int, int]] = []
+    seqs: list[tuple[int, ...]] = []
     for one in revisions:
-        for version in one.versions:
-            seq = last + 1 + len(rows)
+        first = last + 1 + len(rows)
+        seqs.append(tuple(range(first, first + len(one.versions))))
+        for seq, version in zip(seqs[-1], one.versions, strict=True):
             rows.append(_record_row(version.record, seq))
             members += [(seq, position, one.chart[member].seq) for position, member in enumerate(version.members)]
     add_rows(connection, records, rows)
     add_rows(connection, record_resources, members)
-    return iter(range(last + 1, last + 1 + len(rows)))
+    return seqs
 
 
 def _record_row(record: StoredRecord, seq: int) -> tuple[Any, ...]:

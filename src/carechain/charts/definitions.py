@@ -128,7 +128,7 @@ def _parameters(resource_type: str) -> Mapping[str, SearchParameter]:
 def _parts(code: str, known: Mapping[str, _Parameter]) -> tuple[str, ...]:
     """The parameters of the same kind that together look at the places that this one looks at, if there are some."""
     whole = _places(known[code], known)
-    if known[code].kind not in UNITED_KINDS or len(whole) < len(("one", "another")):
+    if known[code].kind not in UNITED_KINDS or len(whole) == 1:
         return ()
     met: set[Leaf | Group] = set()
     found: list[str] = []

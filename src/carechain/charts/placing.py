@@ -6,7 +6,7 @@ organisation's own chart, which only the custodian's own systems see.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -104,23 +104,24 @@ def _subjects(arrived: Arrived) -> set[str]:
     """The patients a resource is about, as keys."""
     if arrived.entry.resource_type == "Patient":
         return {arrived.entry.key}
-    keys = {_PLAIN.key_of(one) for one in arrived.content.subjects}
-    return {key for key in keys if key is not None and key.startswith(_PATIENT)}
+    return {key for key in _keys(arrived.content.subjects) if key.startswith(_PATIENT)}
 
 
 def _others(arrived: Arrived) -> set[str]:
     """What a resource refers to beside patients, as keys."""
-    keys = {_PLAIN.key_of(one) for one in arrived.content.references}
-    return {key for key in keys if key is not None and not key.startswith(_PATIENT)}
+    return {key for key in _keys(arrived.content.references) if not key.startswith(_PATIENT)}
 
 
 def _patient_named(arrived: Arrived) -> str | None:
     """The key of the one patient a resource is about, or else of the only one it names."""
-    keys = _subjects(arrived)
-    if not keys:
-        found = {_PLAIN.key_of(one) for one in arrived.content.references}
-        keys = {key for key in found if key is not None and key.startswith(_PATIENT)}
-    return keys.pop() if len(keys) == 1 else None
+    about = _subjects(arrived)
+    if not about:
+        about = {key for key in _keys(arrived.content.references) if key.startswith(_PATIENT)}
+    return about.pop() if len(about) == 1 else None
+
+
+def _keys(references: Iterable[str]) -> set[str]:
+    return {key for one in references if (key := _PLAIN.key_of(one)) is not None}
 
 
 def _of_patients(connection: Connection, keys: set[str]) -> dict[str, Chart]:

@@ -68,6 +68,7 @@ REFUSALS = [
     ("Observation?_sort=combo-code", SearchCode.CANNOT_SORT),
     ("Observation?combo-code:missing=maybe", SearchCode.BAD_VALUE),
     ("Observation?combo-code.code=x", SearchCode.CANNOT_CHAIN),
+    ("Observation?combo-value-quantity:not=5", SearchCode.UNSUPPORTED_MODIFIER),
     ("Observation?_sort=date,code,status,category,value-date", SearchCode.CANNOT_SORT),
     ("?_type=Patient,Observation&_sort=_id", SearchCode.CANNOT_SORT),
     ("Observation?_include=Observation", SearchCode.BAD_INCLUDE),

@@ -30,28 +30,19 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_the_policy_says_how_long_a_block_can_wait(row: str) -> None:
-    (count, size_bytes, first_s, last_s, now_s), expected = ROWS[row]
-    wait_s = POLICY.wait_s(
-        count=count, size_bytes=size_bytes, first_arrival_s=first_s, last_block_s=last_s, now_s=now_s
-    )
-    assert wait_s == expected
-
-
 EAGER = {
     "after a pause": ((1, 100, 103.0, 100.0, 103.0), 0.0),
     "after a shorter pause": ((1, 100, 101.5, 100.0, 101.5), 0.5),
     "right after a block": ((1, 100, 100.0, 100.0, 100.0), 2.0),
     "left over by the last block": ((1, 100, 99.0, 100.0, 100.5), 0.5),
-    "nothing waits": ((0, 0, 0.0, 100.0, 104.0), 1.0),
+    "nothing waits for the heartbeat": ((0, 0, 0.0, 100.0, 104.0), 1.0),
 }
 
 
-@pytest.mark.parametrize("row", EAGER)
-def test_after_a_pause_an_eager_policy_does_not_wait(row: str) -> None:
-    (count, size_bytes, first_s, last_s, now_s), expected = EAGER[row]
-    wait_s = replace(POLICY, eager=True).wait_s(
+@pytest.mark.parametrize("row", [*ROWS, *EAGER])
+def test_the_policy_says_how_long_a_block_can_wait(row: str) -> None:
+    (count, size_bytes, first_s, last_s, now_s), expected = (ROWS | EAGER)[row]
+    wait_s = replace(POLICY, eager=row in EAGER).wait_s(
         count=count, size_bytes=size_bytes, first_arrival_s=first_s, last_block_s=last_s, now_s=now_s
     )
     assert wait_s == expected

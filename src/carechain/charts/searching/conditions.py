@@ -126,10 +126,10 @@ def condition(resource_type: str, name: str, value: str, reading: Reading, depth
         raise reading.refuse(SearchCode.UNKNOWN_PARAMETER)
     if dot:
         return _chain(parameter, modifier, rest, value, reading, depth)
-    if parameter.parts:
-        return _united(parameter, modifier, value, reading, depth)
     if modifier == "missing":
         return _missing(parameter, value, reading)
+    if parameter.parts:
+        return _united(parameter, modifier, value, reading, depth)
     return _alternatives(parameter, modifier, value, reading)
 
 
@@ -151,13 +151,10 @@ def _alternatives(parameter: SearchParameter, modifier: str, value: str, reading
 
 def _united(parameter: SearchParameter, modifier: str, value: str, reading: Reading, depth: int) -> Node:
     """What a parameter finds that is others together; what must not be there may be in none of them."""
-    missing = modifier == "missing"
-    if missing and value not in {"true", "false"}:
-        raise reading.refuse(SearchCode.BAD_VALUE)
-    negated = modifier == "not" or (missing and value == "true")
-    asked, end = ("false" if missing else value), ("" if modifier in {"", "not"} else f":{modifier}")
+    negated = modifier == "not" and parameter.kind == "token"
+    end = f":{modifier}" if modifier and not negated else ""
     found = any_of(
-        *(condition(parameter.resource_type, f"{part}{end}", asked, reading, depth) for part in parameter.parts)
+        *(condition(parameter.resource_type, f"{part}{end}", value, reading, depth) for part in parameter.parts)
     )
     return Not(found) if negated else found
 
@@ -211,8 +208,10 @@ def _missing(parameter: SearchParameter, value: str, reading: Reading) -> Node:
 
 def _present(parameter: SearchParameter, reading: Reading) -> Node:
     resource_type, code = parameter.resource_type, parameter.code
+    known = search_parameters(resource_type)
+    if parameter.parts:
+        return any_of(*(_present(known[part], reading) for part in parameter.parts))
     if parameter.kind == "composite" and not parameter.is_grouped:
-        known = search_parameters(resource_type)
         return all_of(*(_present(known[part.code], reading) for part in parameter.components))
     if parameter.kind == "composite":
         rows = (IndexTable.TOKENS, IndexTable.NUMBERS)
