@@ -4,6 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+_ADDED_IN_4 = (
+    *(f"ALTER TABLE {name} DROP COLUMN key" for name in ("resources", "directory")),
+    "ALTER TABLE index_state DROP COLUMN last_shelf",
+    "CREATE UNIQUE INDEX live_by_name ON live (resource_type, resource_id)",
+    "CREATE INDEX live_by_record ON live (record_id)",
+)
 _ADDED_IN_3 = (
     *(f"DROP TABLE {name}" for name in ("live", "shelves", "index_state", "waiting_records")),
     *(f"DROP TABLE {kind}_index" for kind in ("token", "reference", "string", "date", "number")),
@@ -18,7 +24,8 @@ _ADDED_IN_2 = ("DROP TABLE erased_records", "DROP INDEX record_resources_by_reso
 
 def to_format(path: Path, version: int) -> None:
     """Take away what later formats added. The file must be closed."""
-    statements = (*_ADDED_IN_3, *(_ADDED_IN_2 if version == 1 else ()))
+    later = {2: _ADDED_IN_2, 3: _ADDED_IN_3, 4: _ADDED_IN_4}
+    statements = [one for added in sorted(later, reverse=True) if added > version for one in later[added]]
     with closing(sqlite3.connect(path)) as old, old:
         for statement in statements:
             old.execute(statement)

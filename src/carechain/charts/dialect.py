@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -25,11 +25,11 @@ _PRAGMAS: Final = (
     "synchronous=FULL",
     "foreign_keys=ON",
     "secure_delete=ON",
-    "wal_autocheckpoint=8192",
+    "wal_autocheckpoint=32768",
 )
 """``secure_delete``: freed space is overwritten with zeroes; its default depends on how SQLite was built.
-``page_size`` is for new files. ``wal_autocheckpoint`` is in pages: index pages that many bundles touch are written back
-once for all of them, which halves what a commit waits for."""
+``page_size`` is for new files. ``wal_autocheckpoint`` is in pages, and the last resort: see
+:mod:`carechain.charts.checkpointing`."""
 _READER_CACHE: Final = "PRAGMA cache_size=-16384"
 _WRITER_CACHE: Final = "PRAGMA cache_size=-131072"
 """In KiB. What a large transaction touches fits into the writer's, so its pages are written once; there is one writer,
@@ -99,22 +99,36 @@ def _sqlite(url: str) -> Engine:
     return engine
 
 
-def _postgresql(url: str) -> Engine:
-    from psycopg import IsolationLevel  # noqa: PLC0415 - whoever keeps charts in SQLite does without it
+def glancing(engine: Engine) -> Engine:
+    """For questions that follow a key and take one statement each, so that they need no transaction around them.
 
-    # A prepared statement's generic plan does not know how many shelves a sight has, and walks whole indexes.
-    planning = "-c plan_cache_mode=force_custom_plan -c jit=off"
-    options = f"-c synchronous_commit=on -c timezone=UTC -c lock_timeout={DATABASE_BUSY_S}s {planning}"
-    engine = create_engine(
-        url,
-        hide_parameters=True,
-        connect_args={"connect_timeout": DATABASE_BUSY_S, "options": options},
-    )
+    SQLite does with the engine there is. For PostgreSQL beginning, ending and planning are more than half of the work,
+    so these have connections that do none of it.
+    """
+    if engine.dialect.name != POSTGRESQL:
+        return engine
+    return _postgresql_connections(engine.url, "force_generic_plan", isolation_level="AUTOCOMMIT")
+
+
+def _postgresql_connections(url: str | URL, plans: str, **options: Any) -> Engine:  # noqa: ANN401 - as create_engine has them
+    settings = ("synchronous_commit=on", "timezone=UTC", f"lock_timeout={DATABASE_BUSY_S}s", "jit=off")
+    session = " ".join(f"-c {one}" for one in (*settings, f"plan_cache_mode={plans}"))
+    connecting = {"connect_timeout": DATABASE_BUSY_S, "options": session}
+    engine = create_engine(url, hide_parameters=True, connect_args=connecting, **options)
     _test_rested(engine)
 
     @event.listens_for(engine, "connect")
     def _prepare(driver: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
         driver.prepared_max = _PREPARED
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    from psycopg import IsolationLevel  # noqa: PLC0415 - whoever keeps charts in SQLite does without it
+
+    # A prepared statement's generic plan does not know how many shelves a sight has, and walks whole indexes.
+    engine = _postgresql_connections(url, "force_custom_plan")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -200,6 +214,12 @@ def select_rows(connection: Connection, statement: str, values: tuple[Any, ...])
     return connection.exec_driver_sql(statement, values).all()
 
 
+def rows_changed(connection: Connection) -> int:
+    """How many rows were changed through a SQLite connection since it was opened; 0 for PostgreSQL."""
+    driver: Any = connection.connection.driver_connection
+    return 0 if connection.dialect.name == POSTGRESQL else int(driver.total_changes)
+
+
 def marks(number: int) -> str:
     """So many places for values in a list: ``?, ?``."""
     return ", ".join("?" * number)
@@ -221,12 +241,18 @@ def forget_deleted(engine: Engine, tables: Sequence[Table]) -> None:
             for table in tables:
                 connection.exec_driver_sql(f'VACUUM (INDEX_CLEANUP ON) "{table.name}"')
         return
-    raw = engine.raw_connection()
+    if not write_back(engine, "TRUNCATE"):
+        raise ChartsUnavailable("the charts were being read all the time")
+
+
+def write_back(engine: Engine, mode: str) -> bool:
+    """Bring a SQLite file's write-ahead log back into the file; ``PASSIVE`` waits for nobody, ``TRUNCATE`` for readers.
+
+    False when somebody kept a part of it. Raises :class:`ChartsUnavailable`.
+    """
     try:
-        busy = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        with environment(), contextlib.closing(engine.raw_connection()) as raw:
+            busy = raw.cursor().execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
     except sqlite3.Error as error:
         raise ChartsUnavailable(type(error).__name__) from None
-    finally:
-        raw.close()
-    if busy:
-        raise ChartsUnavailable("the charts were being read all the time")
+    return not busy

@@ -36,9 +36,11 @@ index_state = Table(
     Column("id", Integer, primary_key=True),
     Column("last_seq", Long, nullable=False),
     Column("last_rid", Long, nullable=False),
+    Column("last_shelf", Integer, nullable=False, server_default="0"),
     Column("zone", text(64), nullable=False),
 )
-"""The one row of the counters (nothing is numbered twice, not even after an erasure), and the index's time zone."""
+"""The one row of the counters (nothing is numbered twice, not even after an erasure), and the index's time zone.
+``last_shelf`` counts on from ``DIRECTORY_SHELF``."""
 
 live = Table(
     "live",
@@ -53,14 +55,15 @@ live = Table(
     Column("version", Integer, nullable=False),
     Column("updated_us", Long, nullable=False),
     Column("resource_seq", Long, nullable=False),
-    UniqueConstraint("resource_type", "resource_id"),
     Index("live_by_type", "resource_type", "shelf", "day", "rid"),
     Index("live_by_time", "resource_type", "updated_us", "rid"),
     Index("live_by_key", "key", "shelf"),
-    Index("live_by_record", "record_id"),
     Index("live_by_seq", "resource_seq"),
     Index("live_by_shelf", "shelf", "rid"),
 )
+"""No type and id stands here twice: the one writer sees to it. They are sought by ``key``, which is what references
+have too (:func:`carechain.charts.searching.keys.reference_term`). Ids and keys have no order, so each index on them
+costs a page for every resource that is written; there is this one only. What a record holds is asked of the records."""
 
 
 def _index_table(name: str, *values: Column[Any]) -> Table:

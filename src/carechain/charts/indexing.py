@@ -134,9 +134,12 @@ class Index:
         self._known: dict[tuple[str, str], Lying | None] = {}
         state = connection.execute(select(index_state)).one()
         self._zone = str(state.zone)
-        self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
+        self._last_seq, self._last_rid, self._last_shelf = (
+            int(state.last_seq),
+            int(state.last_rid),
+            int(state.last_shelf),
+        )
         self._shelves: dict[bytes, dict[tuple[int, int], int]] = {}
-        self._last_shelf: int | None = None
         self._new_shelves: list[tuple[Any, ...]] = []
         self._live: list[tuple[Any, ...]] = []
         self._moved: list[tuple[Any, ...]] = []
@@ -231,7 +234,8 @@ class Index:
             done.clear()
         self._added.clear()
         self._known.clear()
-        connection.execute(update(index_state).values(last_seq=self._last_seq, last_rid=self._last_rid))
+        counted = {"last_seq": self._last_seq, "last_rid": self._last_rid, "last_shelf": self._last_shelf}
+        connection.execute(update(index_state).values(counted))
 
     def _spill(self) -> None:
         if sum(map(len, self._rows)) > FLUSH_ROWS:
@@ -338,16 +342,10 @@ class Index:
         mine = self._shelves[pseudonym]
         known = mine.get((category, grade))
         if known is None:
-            known = mine[category, grade] = self._next_shelf()
+            self._last_shelf += 1
+            known = mine[category, grade] = self._last_shelf
             self._new_shelves.append((known, pseudonym, category, grade))
         return known
-
-    def _next_shelf(self) -> int:
-        if self._last_shelf is None:
-            highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF))
-            self._last_shelf = int(self._connection.execute(highest).scalar_one())
-        self._last_shelf += 1
-        return self._last_shelf
 
     def _store_shelves(self) -> None:
         add_rows(self._connection, shelves, self._new_shelves)

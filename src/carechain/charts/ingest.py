@@ -17,6 +17,7 @@ from carechain.charts.reading import batches
 from carechain.charts.record import IngestResult
 from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import directory
+from carechain.charts.searching.keys import reference_term
 
 
 def ingest_bundle(
@@ -71,7 +72,7 @@ def store_directory(connection: Connection, entries: Iterable[Entry], arrival: A
             continue
         seq, version = index.next_seq(), version + 1
         identity = (entry.resource_type, entry.resource_id, version, digest)
-        rows.append((*identity, arrival.received_s, arrival.received_us, seq, entry.body))
+        rows.append((*identity, arrival.received_s, arrival.received_us, seq, reference_term(entry.key), entry.body))
         placements.append(
             Placement(
                 resource_type=entry.resource_type,

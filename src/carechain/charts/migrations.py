@@ -6,8 +6,8 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, Engine, Index, Table, func, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn
 
-from carechain.charts.dialect import WRITE_OPTION, environment
-from carechain.charts.index_schema import INDEX_TABLES, index_state, live, shelves
+from carechain.charts.dialect import POSTGRESQL, WRITE_OPTION, environment, run_many
+from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_state, live, shelves
 from carechain.charts.indexing import DEFAULT_ZONE, begin_index
 from carechain.charts.indexing import Index as ResourceIndex
 from carechain.charts.rebuilding import rebuild
@@ -27,6 +27,7 @@ from carechain.charts.schema import (
     store_info,
     waiting_records,
 )
+from carechain.charts.searching.keys import reference_term
 
 Step = Callable[[Connection], None]
 SECOND_US: Final = 1_000_000
@@ -72,6 +73,31 @@ def _add_search(connection: Connection) -> None:
     rebuild(connection, ResourceIndex(connection))
 
 
+def _add_keys(connection: Connection) -> None:
+    """From 3 to 4: resources have the number that stands for their type and id, and ``live`` is sought by it alone.
+
+    PostgreSQL lets go of foreign keys. SQLite cannot, and there they cost little.
+    """
+    for table in (resources, directory):
+        _add_column(connection, table.c.key)
+        named = connection.execute(select(table.c.seq, table.c.resource_type, table.c.resource_id)).all()
+        keys = [(reference_term(f"{kind}/{identity}"), seq) for seq, kind, identity in named]
+        run_many(connection, f"UPDATE {table.name} SET key = ? WHERE seq = ?", keys)  # noqa: S608 - our own names
+    _add_column(connection, index_state.c.last_shelf)
+    highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF)).scalar_subquery()
+    connection.execute(update(index_state).values(last_shelf=highest))
+    names = ", ".join(column.name for column in live.columns)
+    connection.exec_driver_sql(f"CREATE TABLE live_before AS SELECT {names} FROM live")  # noqa: S608 - our own names
+    live.drop(connection)
+    live.create(connection)
+    connection.exec_driver_sql(f"INSERT INTO live ({names}) SELECT {names} FROM live_before")  # noqa: S608 - our own names
+    connection.exec_driver_sql("DROP TABLE live_before")
+    if connection.dialect.name == POSTGRESQL:
+        for table in (resources, records, waiting_records, record_resources):
+            for one in inspect(connection).get_foreign_keys(table.name):
+                connection.exec_driver_sql(f'ALTER TABLE {table.name} DROP CONSTRAINT "{one["name"]}"')
+
+
 def _grade_versions(connection: Connection) -> None:
     """Every version gets the highest grade of the records that hold or held it; one that none holds keeps the top."""
     holding = (
@@ -92,7 +118,7 @@ def _number_directory(connection: Connection) -> None:
         connection.execute(update(directory).where(*same).values(seq=seq))
 
 
-MIGRATIONS: Final[Mapping[int, Step]] = {1: _add_erasure, 2: _add_search}
+MIGRATIONS: Final[Mapping[int, Step]] = {1: _add_erasure, 2: _add_search, 3: _add_keys}
 """From the version a step starts at to the step."""
 
 

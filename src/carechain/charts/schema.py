@@ -12,7 +12,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
-    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -46,7 +45,7 @@ __all__ = (
     "waiting_records",
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 METADATA: Final = MetaData()
 
 Long: Final = BigInteger().with_variant(Integer, "sqlite")
@@ -98,7 +97,7 @@ resources = Table(
     "resources",
     METADATA,
     Column("seq", Long, primary_key=True, autoincrement=False),
-    Column("pseudonym", Bytes(32), ForeignKey("patients.pseudonym"), nullable=False),
+    Column("pseudonym", Bytes(32), nullable=False),
     Column("resource_type", text(64), nullable=False),
     Column("resource_id", text(64), nullable=False),
     Column("version", Integer, nullable=False),
@@ -109,10 +108,12 @@ resources = Table(
     Column("received_s", Long, nullable=False),
     Column("updated_us", Long, nullable=False, server_default="0"),
     Column("grade", SmallInteger, nullable=False, server_default="5"),
+    Column("key", Long, nullable=False, server_default="0"),
     Column("body", Bytes, nullable=False),
     UniqueConstraint("pseudonym", "resource_type", "resource_id", "version"),
 )
-"""``grade`` is derived: the highest of any record that this very version stands or stood in."""
+"""``grade`` is derived: the highest of any record that this very version stands or stood in. ``key`` is the number that
+stands for type and id in the index (see :mod:`carechain.charts.index_schema`)."""
 resources_by_type = Index("resources_by_type", resources.c.resource_type, resources.c.seq)
 
 records = Table(
@@ -121,7 +122,7 @@ records = Table(
     Column("seq", Long, primary_key=True, autoincrement=False),
     Column("record_id", Bytes(32), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("pseudonym", Bytes(32), ForeignKey("patients.pseudonym"), nullable=False),
+    Column("pseudonym", Bytes(32), nullable=False),
     Column("group_name", text(160), nullable=False),
     Column("category", Integer, nullable=False),
     Column("sensitivity", Integer, nullable=False),
@@ -141,8 +142,9 @@ record_resources = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("resource_seq", Long, nullable=False),
 )
-"""Without foreign keys: a row is written in one go with both of its ends, and checking them cost PostgreSQL as much as
-writing the resource itself. A record that lost a member no longer leads to its root, and every reader checks that."""
+"""Here and in the tables above there are no foreign keys: a row is written in one transaction with what it names, by
+the one writer, and checking it cost PostgreSQL as much as writing the resource itself. A record that lost a member no
+longer leads to its root, and every reader checks that."""
 record_resources_by_resource = Index("record_resources_by_resource", record_resources.c.resource_seq)
 
 directory = Table(
@@ -155,9 +157,10 @@ directory = Table(
     Column("received_s", Long, nullable=False),
     Column("updated_us", Long, nullable=False, server_default="0"),
     Column("seq", Long, nullable=False, server_default="0"),
+    Column("key", Long, nullable=False, server_default="0"),
     Column("body", Bytes, nullable=False),
 )
-"""``seq`` is of the same counter as that of ``resources``."""
+"""``seq`` is of the same counter as that of ``resources``, and ``key`` the same as there."""
 directory_by_seq = Index("directory_by_seq", directory.c.seq, unique=True)
 
 erased_records = Table(
@@ -173,7 +176,7 @@ erased_records = Table(
 waiting_records = Table(
     "waiting_records",
     METADATA,
-    Column("record_seq", Long, ForeignKey("records.seq"), primary_key=True, autoincrement=False),
+    Column("record_seq", Long, primary_key=True, autoincrement=False),
 )
 """Record versions that the FHIR server wrote and that are not known to be on the ledger."""
 

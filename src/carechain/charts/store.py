@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, and_, or_, select
 from carechain.charts.binding import bind
 from carechain.charts.bundle import parse
 from carechain.charts.charting import SECOND_US, Arrival
+from carechain.charts.checkpointing import Checkpointing
 from carechain.charts.codes import ChartsCode
-from carechain.charts.dialect import WRITE_OPTION, forget_deleted
+from carechain.charts.dialect import WRITE_OPTION, forget_deleted, glancing, rows_changed
 from carechain.charts.erasing import delete_record, held_among, note_overwritten
 from carechain.charts.index_schema import INDEX_TABLES, live
 from carechain.charts.indexing import Index
@@ -88,6 +89,8 @@ class Charts:
         self.institution = institution
         self._engine = engine
         self._writer = engine.execution_options(**{WRITE_OPTION: True})
+        self._glancing = glancing(engine)
+        self._checkpointing = Checkpointing(engine)
 
     @classmethod
     def open(
@@ -116,6 +119,8 @@ class Charts:
 
     def close(self) -> None:
         """Let go of every connection."""
+        self._checkpointing.close()
+        self._glancing.dispose()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -133,10 +138,21 @@ class Charts:
             yield connection
 
     @contextlib.contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection whose statements each see a moment of their own, and find what they want by a key."""
+        with environment(), self._glancing.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """The one writer's connection; an exception takes back everything."""
-        with environment(), self._writer.begin() as connection:
-            yield connection
+        self._checkpointing.require_sound()
+        with environment():
+            with self._writer.begin() as connection:
+                before = rows_changed(connection)
+                yield connection
+                changed = rows_changed(connection) - before
+            self._checkpointing.committed(changed)
 
     def arrival(self, *, now_us: int, rng: Callable[[int], bytes]) -> Arrival:
         """The circumstances of something that is written now (Unix microseconds)."""

@@ -11,6 +11,7 @@ from carechain.charts.index_schema import DIRECTORY_SHELF, live, shelves
 from carechain.charts.live import Visible
 from carechain.charts.reading import batches
 from carechain.charts.schema import directory, record_resources, records, resources
+from carechain.charts.searching.keys import reference_term
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ def newest(visible: Visible) -> Select[Any]:
 
 
 def newest_named(visible: Visible) -> Select[Any]:
-    """The newest version, if it is seen, of what the parameters ``resource_type`` and ``resource_id`` name."""
+    """The newest version, if it is seen, of what the parameters of :func:`naming` name."""
     return _as_seen(_named_newest(), visible)
 
 
@@ -64,11 +65,15 @@ def _as_seen(query: Select[Any], visible: Visible) -> Select[Any]:
     return query if seen is None else query.where(seen)
 
 
+def naming(resource_type: str, resource_id: str) -> dict[str, str | int]:
+    """A resource's columns in ``live`` by which it is found, and their values."""
+    key = reference_term(f"{resource_type}/{resource_id}")
+    return {"key": key, "resource_type": resource_type, "resource_id": resource_id}
+
+
 @cache
 def _named_newest() -> Select[Any]:
-    return _all_newest().where(
-        live.c.resource_type == bindparam("resource_type"), live.c.resource_id == bindparam("resource_id")
-    )
+    return _all_newest().where(*(live.c[name] == bindparam(name) for name in naming("", "")))
 
 
 @cache
@@ -135,10 +140,7 @@ def _given(condition: ColumnElement[bool] | None) -> list[ColumnElement[bool]]:
 
 
 def _same_name(table: Any) -> ColumnElement[bool]:  # noqa: ANN401 - either of two tables
-    named: ColumnElement[bool] = and_(
-        live.c.resource_type == table.c.resource_type, live.c.resource_id == table.c.resource_id
-    )
-    return named
+    return and_(*(live.c[name] == table.c[name] for name in naming("", "")))
 
 
 def shared_versions(visible: Visible) -> Select[Any]:

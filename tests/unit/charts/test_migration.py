@@ -39,7 +39,11 @@ def filled(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_an_older_file_gains_the_index(filled: Path, version: int) -> None:
     with Charts.open(filled) as charts:
-        before, records = Ward(charts).index(), charts.records_of(ANNA)
+        ward = Ward(charts)
+        before, records = ward.index(), charts.records_of(ANNA)
+        with ward.repository.writing(ward.now_us, ward.rng) as writer:
+            # What waits for its anchor is known since the third format.
+            waiting = writer.unanchored(99) if version >= 3 else []
     to_older(filled, version)
     with Charts.open(filled) as charts:
         ward = Ward(charts)
@@ -58,8 +62,9 @@ def test_an_older_file_gains_the_index(filled: Path, version: int) -> None:
         with ward.repository.reading() as reader:
             assert [one.version for one in reader.history(CUSTODIAN, "Organization", "o", count=9)] == [2, 1]
             assert reader.is_bound(ANNA)
+            assert [one.version for one in reader.history(CUSTODIAN, "Condition", count=9)] == [2, 1]
         with ward.repository.writing(ward.now_us, ward.rng) as writer:
-            assert writer.unanchored(99) == []
+            assert writer.unanchored(99) == waiting
         (done,) = ward.put(about("Condition", "c", code=coded(HIV)))
         assert done.stored.version == 3
 

@@ -104,13 +104,16 @@ class Dispatch:
         target = call.target
         searched = target.member_type if target.kind is Kind.COMPARTMENT else target.resource_type
         provider = self._by_type.get(searched)
+        # A scope with a query is a second question about the resource, and must be answered about the same version.
+        is_one_question = target.kind is Kind.READ and not call.principal.may(searched).filters
+        from_charts = self._threads.glance if is_one_question else self._threads.read
         if provider is None:
-            return await self._threads.read(lambda reader: reads(self._site, reader, call))
+            return await from_charts(lambda reader: reads(self._site, reader, call))
         if target.kind in {Kind.SEARCH_TYPE, Kind.COMPARTMENT}:
             return await self._search_provided(call, provider, searched)
         if searched not in self._alone:
             try:
-                return await self._threads.read(lambda reader: reads(self._site, reader, call))
+                return await from_charts(lambda reader: reads(self._site, reader, call))
             except Problem as problem:
                 if problem.status != NOT_FOUND or target.kind is not Kind.READ:
                     raise

@@ -34,6 +34,15 @@ class Threads:
 
         return await self.work(reading)
 
+    async def glance(self, job: Callable[[Reader], T]) -> T:
+        """One resource by its name, without a snapshot."""
+
+        def glancing() -> T:
+            with self._site.repository.glancing() as reader:
+                return job(reader)
+
+        return await self.work(glancing)
+
     async def write(self, job: Callable[[Writer], T]) -> T:
         """Something within one transaction; an exception undoes it."""
 

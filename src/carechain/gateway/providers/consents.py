@@ -11,11 +11,9 @@ from datetime import UTC, tzinfo
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
 
 from carechain.chain.asking import QueryCode
 from carechain.chain.questions import GranteePage, GrantPage, OfPseudonym
-from carechain.charts.index_schema import live
 from carechain.charts.repository import Reader, Repository
 from carechain.contracts.consent.schema import SetRule
 from carechain.contracts.consent.views import GrantView
@@ -253,10 +251,8 @@ class _ChartNaming:
         if stored is None or stored.record is None:
             return None
         record = stored.record[0]
-        # Everything in the record counts, seen or not: whoever is granted the record gets all of it.
-        query = select(live.c.resource_type, live.c.resource_id).where(live.c.record_id == record)
-        holds = frozenset(f"{row.resource_type}/{row.resource_id}" for row in self._reader.connection.execute(query))
-        return Held(record=record, holds=holds)
+        # Everything in the record counts, seen or not.
+        return Held(record=record, holds=frozenset(self._reader.held_in(record)))
 
     def _tree(self, reference: str) -> dict[str, Any] | None:
         kind, _, resource_id = reference.partition("/")
