@@ -134,11 +134,8 @@ class Index:
         self._known: dict[tuple[str, str], Lying | None] = {}
         state = connection.execute(select(index_state)).one()
         self._zone = str(state.zone)
-        self._last_seq, self._last_rid, self._last_shelf = (
-            int(state.last_seq),
-            int(state.last_rid),
-            int(state.last_shelf),
-        )
+        self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
+        self._last_shelf = int(state.last_shelf)
         self._shelves: dict[bytes, dict[tuple[int, int], int]] = {}
         self._new_shelves: list[tuple[Any, ...]] = []
         self._live: list[tuple[Any, ...]] = []

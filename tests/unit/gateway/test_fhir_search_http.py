@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from carechain.charts.binding import provisional
+from carechain.charts.repository import Change, Repository
+from carechain.charts.searching.result import Found, search
 from carechain.charts.sight import CUSTODIAN, of_patient
+from carechain.gateway.fhir import rights
 from carechain.gateway.principal import Rights
 from fhir_world import READ, FhirWorld, entry, observation, patient, transaction
+from world import entropy_of
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 LABORATORY = {
@@ -193,6 +198,27 @@ def test_scopes_narrow_single_resources_too(world: FhirWorld, app: str) -> None:
     for tail in ("", "/_history", "/_history/1", "/$received", "/$meta"):
         hidden = world.get(f"Observation/o1{tail}", by=app)
         assert hidden.whole() == unknown.whole()
+
+
+def test_what_is_shown_is_the_version_that_the_scopes_query_was_asked_of(
+    world: FhirWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = world.caller("results", of_patient(provisional("turning")), {"Observation": LAB_ONLY})
+    world.ask("PUT", "Patient/turning", patient("turning", "Turner"))
+    world.ask("PUT", "Observation/turning", observation("turning", "turning"))
+    assert world.get("Observation/turning", by=app).status == 404
+
+    def after_it_became_a_result(*given: Any) -> Found:
+        body = orjson.dumps(observation("turning", "turning", code="718-7", **LABORATORY))
+        change = Change(resource_type="Observation", resource_id="turning", body=body)
+        with Repository(world.charts).writing(int(world.now_s * 1e6), entropy_of("meanwhile")) as writer:
+            writer.apply([change], CUSTODIAN)
+        return search(*given)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(rights, "search", after_it_became_a_result)
+        assert world.get("Observation/turning", by=app).status == 404
+    assert world.get("Observation/turning", by=app).json["code"]["coding"][0]["code"] == "718-7"
 
 
 def test_a_chain_through_a_type_needs_the_right_to_it(world: FhirWorld) -> None:
