@@ -5,6 +5,7 @@ the commit do that which finds the log long, and after a large transaction this 
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Final
 
 from sqlalchemy import Engine
@@ -12,7 +13,7 @@ from sqlalchemy import Engine
 from carechain.charts.dialect import write_back
 
 ROWS: Final = 10_000
-"""So many changed rows are worth it. Where less is changed at a time, SQLite itself sees when the log has grown."""
+"""After so many changed rows, in one transaction or in many, it is worth it."""
 
 
 class Checkpointing:
@@ -22,17 +23,24 @@ class Checkpointing:
         self._engine = engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="charts-checkpoint")
         self._running: Future[bool] | None = None
+        self._counting = Lock()
+        self._rows = 0
 
     def committed(self, rows: int) -> None:
         """A transaction is over that changed so many rows."""
-        if rows >= ROWS and (self._running is None or self._running.done()):
-            self._running = self._thread.submit(write_back, self._engine, "PASSIVE")
+        with self._counting:
+            self._rows += rows
+            if self._rows >= ROWS and (self._running is None or self._running.done()):
+                self._rows = 0
+                self._running = self._thread.submit(write_back, self._engine, "PASSIVE")
 
     def require_sound(self) -> None:
         """Raise ``ChartsUnavailable`` if the last one failed; whoever writes next has to know that the disk is full."""
-        if self._running is not None and self._running.done():
+        with self._counting:
+            if self._running is None or not self._running.done():
+                return
             ended, self._running = self._running, None
-            ended.result()
+        ended.result()
 
     def close(self) -> None:
         """Let a running one come to its end."""

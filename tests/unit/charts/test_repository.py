@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from carechain.charts.codes import ChartsCode
+from carechain.charts.index_schema import shelves
 from carechain.charts.live import ORGANISATION
 from carechain.charts.record import Tampered, check
 from carechain.charts.repository import Change, Reader, Stored
@@ -526,6 +528,25 @@ def test_numbers_are_not_given_twice_after_an_erasure(ward: Ward) -> None:
     (second,) = ward.put(about("Basic", "b"))
     assert second.stored.seq > first.stored.seq
     assert second.stored.rid > first.stored.rid
+
+
+def test_no_shelf_gets_the_number_of_one_that_went(ward: Ward) -> None:
+    """Who reads without a snapshot asks for shelves first and for what stands on them then."""
+
+    def numbers() -> set[int]:
+        with ward.charts.snapshot() as connection:
+            return set(connection.execute(select(shelves.c.shelf)).scalars())
+
+    ward.put(person("dora"))
+    ward.put(about("Condition", "b", "bert", code=coded(HIV)))
+    for record in ward.charts.records_of(BERT):
+        ward.charts.erase(BERT, record.record_id, erased_s=1)
+    before = numbers()
+    with ward.repository.writing(ward.now_us, ward.rng) as writer:
+        writer.bind("dora", BERT)
+    assert max(before) not in numbers()
+    ward.put(person("emma"))
+    assert max(numbers()) > max(before)
 
 
 def test_altered_content_gets_no_new_version(ward: Ward) -> None:
