@@ -30,7 +30,9 @@ class Checkpointing:
         """A transaction is over that changed so many rows."""
         with self._counting:
             self._rows += rows
-            if self._rows >= ROWS and (self._running is None or self._running.done()):
+            # One that failed stays until somebody was told.
+            is_free = self._running is None or (self._running.done() and self._running.exception() is None)
+            if self._rows >= ROWS and is_free:
                 self._rows = 0
                 self._running = self._thread.submit(write_back, self._engine, "PASSIVE")
 

@@ -67,6 +67,7 @@ def test_a_failure_is_told_to_the_next_writer_once(tmp_path: Path) -> None:
     checkpointing.require_sound()
     checkpointing.committed(1)
     checkpointing.close()
+    checkpointing.committed(ROWS)
     with pytest.raises(ChartsUnavailable):
         checkpointing.require_sound()
     checkpointing.require_sound()
