@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-_ADDED_IN_4 = (
+ADDED_IN_4 = (
     *(f"ALTER TABLE {name} DROP COLUMN key" for name in ("resources", "directory")),
     "ALTER TABLE index_state DROP COLUMN last_shelf",
     "CREATE UNIQUE INDEX live_by_name ON live (resource_type, resource_id)",
@@ -24,7 +24,7 @@ _ADDED_IN_2 = ("DROP TABLE erased_records", "DROP INDEX record_resources_by_reso
 
 def to_format(path: Path, version: int) -> None:
     """Take away what later formats added. The file must be closed."""
-    later = {2: _ADDED_IN_2, 3: _ADDED_IN_3, 4: _ADDED_IN_4}
+    later = {2: _ADDED_IN_2, 3: _ADDED_IN_3, 4: ADDED_IN_4}
     statements = [one for added in sorted(later, reverse=True) if added > version for one in later[added]]
     with closing(sqlite3.connect(path)) as old, old:
         for statement in statements:

@@ -20,7 +20,7 @@ from carechain.charts.indexing import Index, Placement
 from carechain.charts.reading import Held, Known, is_whole, keys_of, load_charts, load_held
 from carechain.charts.record import ResourceLeaf, StoredRecord, Tampered, root_of
 from carechain.charts.schema import record_resources, records, resources
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 from carechain.charts.split import Group, split
 from carechain.core.commitment import resource_commitment
 from carechain.core.hashing import HASH_SIZE
@@ -262,7 +262,9 @@ def _store_resources(connection: Connection, revisions: Sequence[_Revision], arr
             secrets = (known.sha256, arrived.salt, known.commitment, msgspec.msgpack.encode(known.facts))
             grade = grades.get(key, known.grade)
             times = (arrival.received_s, arrival.received_us)
-            rows.append((*identity, *secrets, *times, grade, reference_term(key), entry.body))
+            rows.append(
+                (*identity, *secrets, *times, grade, resource_term(entry.resource_type, entry.resource_id), entry.body)
+            )
         raised += [
             (grade, one.chart[key].seq)
             for key, grade in grades.items()

@@ -62,7 +62,7 @@ live = Table(
     Index("live_by_shelf", "shelf", "rid"),
 )
 """No type and id stands here twice: the one writer sees to it. They are sought by ``key``, which is what references
-have too (:func:`carechain.charts.searching.keys.reference_term`). Ids and keys have no order, so each index on them
+have too (:func:`carechain.charts.searching.keys.resource_term`). Ids and keys have no order, so each index on them
 costs a page for every resource that is written; there is this one only. What a record holds is asked of the records."""
 
 

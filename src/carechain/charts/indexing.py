@@ -20,7 +20,7 @@ from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_s
 from carechain.charts.reading import batches
 from carechain.charts.resource_types import R4_TYPES
 from carechain.charts.schema import directory, resources
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 
 DEFAULT_ZONE: Final = "UTC"
 _URN_UUID: Final = b'"urn:uuid:'
@@ -102,7 +102,7 @@ class Lying(Struct, frozen=True):
 
 def lying(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Lying]:
     """The live rows of resources by type and id."""
-    wanted = {reference_term(f"{kind}/{identity}"): (kind, identity) for kind, identity in names}
+    wanted = {resource_term(kind, identity): (kind, identity) for kind, identity in names}
     columns = (
         live.c.rid,
         live.c.resource_type,
@@ -242,7 +242,7 @@ class Index:
         self._last_rid += 1
         self._note(one, self._last_rid, shelf, pseudonym)
         self._added.add(one.name)
-        key = reference_term(f"{one.resource_type}/{one.resource_id}")
+        key = resource_term(*one.name)
         self._live.append(
             (
                 self._last_rid,
@@ -308,7 +308,7 @@ class Index:
         identity = urn.removeprefix("urn:uuid:")
         kind = self._placing.get(identity) or self._shared.get(identity)
         if kind is None:
-            keys = [reference_term(f"{one}/{identity}") for one in sorted(R4_TYPES)]
+            keys = [resource_term(one, identity) for one in sorted(R4_TYPES)]
             kind = self._connection.execute(select(live.c.resource_type).where(live.c.key.in_(keys)).limit(1)).scalar()
             if kind is not None:
                 # Many resources of one bundle name the same few: their patient, their doctor.

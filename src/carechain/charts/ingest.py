@@ -17,7 +17,7 @@ from carechain.charts.reading import batches
 from carechain.charts.record import IngestResult
 from carechain.charts.resource_types import DIRECTORY
 from carechain.charts.schema import directory
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 
 
 def ingest_bundle(
@@ -72,7 +72,8 @@ def store_directory(connection: Connection, entries: Iterable[Entry], arrival: A
             continue
         seq, version = index.next_seq(), version + 1
         identity = (entry.resource_type, entry.resource_id, version, digest)
-        rows.append((*identity, arrival.received_s, arrival.received_us, seq, reference_term(entry.key), entry.body))
+        key = resource_term(entry.resource_type, entry.resource_id)
+        rows.append((*identity, arrival.received_s, arrival.received_us, seq, key, entry.body))
         placements.append(
             Placement(
                 resource_type=entry.resource_type,

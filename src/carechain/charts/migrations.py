@@ -27,7 +27,7 @@ from carechain.charts.schema import (
     store_info,
     waiting_records,
 )
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 
 Step = Callable[[Connection], None]
 SECOND_US: Final = 1_000_000
@@ -81,7 +81,7 @@ def _add_keys(connection: Connection) -> None:
     for table in (resources, directory):
         _add_column(connection, table.c.key)
         named = connection.execute(select(table.c.seq, table.c.resource_type, table.c.resource_id)).all()
-        keys = [(reference_term(f"{kind}/{identity}"), seq) for seq, kind, identity in named]
+        keys = [(resource_term(kind, identity), seq) for seq, kind, identity in named]
         run_many(connection, f"UPDATE {table.name} SET key = ? WHERE seq = ?", keys)  # noqa: S608 - our own names
     _add_column(connection, index_state.c.last_shelf)
     highest = select(func.coalesce(func.max(shelves.c.shelf), DIRECTORY_SHELF)).scalar_subquery()

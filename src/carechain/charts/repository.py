@@ -18,6 +18,7 @@ from carechain.charts.outbox import mark_anchored, unanchored
 from carechain.charts.reading import batches, is_latest, keys_of
 from carechain.charts.record import StoredRecord
 from carechain.charts.schema import directory, patients, record_resources, records, resources
+from carechain.charts.searching.keys import resource_term
 from carechain.charts.sight import Sight
 from carechain.charts.store import Charts
 from carechain.charts.versions import (
@@ -87,9 +88,11 @@ class Reader:
             if resource_type is not None:
                 wanted.append(table.c.resource_type == resource_type)
                 wanted.append(live.c.resource_type == resource_type)
-            if resource_type is not None and resource_id is not None:
-                wanted += [live.c[name] == value for name, value in naming(resource_type, resource_id).items()]
+            if resource_id is not None:
                 wanted.append(table.c.resource_id == resource_id)
+                wanted.append(live.c.resource_id == resource_id)
+            if resource_type is not None and resource_id is not None:
+                wanted.append(live.c.key == resource_term(resource_type, resource_id))
             if since_us is not None:
                 wanted.append(table.c.updated_us >= since_us)
             # Going down the numbers is right for who sees everything; for others it would be a walk over what is

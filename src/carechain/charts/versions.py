@@ -11,7 +11,7 @@ from carechain.charts.index_schema import DIRECTORY_SHELF, live, shelves
 from carechain.charts.live import Visible
 from carechain.charts.reading import batches
 from carechain.charts.schema import directory, record_resources, records, resources
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -67,8 +67,11 @@ def _as_seen(query: Select[Any], visible: Visible) -> Select[Any]:
 
 def naming(resource_type: str, resource_id: str) -> dict[str, str | int]:
     """A resource's columns in ``live`` by which it is found, and their values."""
-    key = reference_term(f"{resource_type}/{resource_id}")
-    return {"key": key, "resource_type": resource_type, "resource_id": resource_id}
+    return {
+        "key": resource_term(resource_type, resource_id),
+        "resource_type": resource_type,
+        "resource_id": resource_id,
+    }
 
 
 @cache

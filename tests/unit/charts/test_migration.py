@@ -11,14 +11,16 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import inspect, update
 
+from carechain.charts.dialect import POSTGRESQL, WRITE_OPTION, open_engine
 from carechain.charts.index_schema import date_index
 from carechain.charts.record import check
-from carechain.charts.schema import SCHEMA_VERSION
+from carechain.charts.schema import SCHEMA_VERSION, store_info
 from carechain.charts.sight import CUSTODIAN
 from carechain.charts.store import Charts
 from fhir_store import ANNA, FLU, HIV, Ward, about, coded
-from older_charts import to_format
+from older_charts import ADDED_IN_4, to_format
 
 HOUR_US = 3_600_000_000
 
@@ -67,6 +69,31 @@ def test_an_older_file_gains_the_index(filled: Path, version: int) -> None:
             assert writer.unanchored(99) == waiting
         (done,) = ward.put(about("Condition", "c", code=coded(HIV)))
         assert done.stored.version == 3
+
+
+def test_the_third_format_on_either_database(database_url: str) -> None:
+    with Charts.open(database_url) as charts:
+        ward = Ward(charts)
+        ward.admit()
+        ward.put(about("Condition", "c"), {"resourceType": "Organization", "id": "o"})
+        ward.put(about("Condition", "c", code=coded(FLU)))
+        before = ward.index()
+    engine = open_engine(database_url)
+    with engine.execution_options(**{WRITE_OPTION: True}).begin() as connection:
+        for statement in ADDED_IN_4:
+            connection.exec_driver_sql(statement)
+        if engine.dialect.name == POSTGRESQL:
+            connection.exec_driver_sql("ALTER TABLE resources ADD FOREIGN KEY (pseudonym) REFERENCES patients")
+        connection.execute(update(store_info).values(version=3))
+    engine.dispose()
+    with Charts.open(database_url) as charts:
+        ward = Ward(charts)
+        assert ward.index() == before == ward.rebuilt()
+        with ward.repository.reading() as reader:
+            assert [one.version for one in reader.history(CUSTODIAN, "Condition", "c", count=9)] == [2, 1]
+            assert reader.read(CUSTODIAN, "Organization", "o") is not None
+        with charts.snapshot() as connection:
+            assert inspect(connection).get_foreign_keys("resources") == []
 
 
 def to_older(path: Path, version: int) -> None:

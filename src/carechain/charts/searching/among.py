@@ -17,7 +17,7 @@ from carechain.charts.index_schema import INDEX_TABLES, live, shelves
 from carechain.charts.indexing import NO_DAY, extraction
 from carechain.charts.live import ALL
 from carechain.charts.schema import METADATA
-from carechain.charts.searching.keys import reference_term
+from carechain.charts.searching.keys import resource_term
 from carechain.charts.searching.query import parse
 from carechain.charts.searching.result import Page, search
 
@@ -57,7 +57,7 @@ def _index(connection: Connection, resources: Sequence[bytes], zone: tzinfo) -> 
                 "rid": rid,
                 "resource_type": kind,
                 "resource_id": identity,
-                "key": reference_term(f"{kind}/{identity}"),
+                "key": resource_term(kind, identity),
                 "shelf": _SHELF,
                 "day": NO_DAY,
                 "version": 1,

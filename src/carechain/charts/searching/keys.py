@@ -45,6 +45,11 @@ def reference_term(target: str) -> int:
     return term(f"r|{target}")
 
 
+def resource_term(resource_type: str, resource_id: str) -> int:
+    """A resource itself: what a reference to it by type and id has."""
+    return reference_term(f"{resource_type}/{resource_id}")
+
+
 def uri_term(uri: str) -> int:
     """A whole URI."""
     return term(f"u|{uri}")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from carechain.charts.definitions import RESOURCE_TYPES, SearchParameter, compartment_params, search_parameters
 from carechain.charts.searching.codes import BadParameter, SearchCode, clean_name
 from carechain.charts.searching.conditions import ID, Reading, condition
-from carechain.charts.searching.keys import param_key, reference_term
+from carechain.charts.searching.keys import param_key, resource_term
 from carechain.charts.searching.tree import (
     NEVER,
     AllOf,
@@ -286,7 +286,7 @@ def compartment(query: SearchQuery, patient_id: str) -> SearchQuery:
     """The query over the resources of one patient's compartment; nothing of types that have no place in one."""
     if not ID.fullmatch(patient_id):
         return _with(query, lambda _: NEVER)
-    target = reference_term(f"Patient/{patient_id}")
+    target = resource_term("Patient", patient_id)
 
     def belongs(resource_type: str) -> Node:
         links = [

@@ -58,7 +58,7 @@ from carechain.charts.searching.comparing import (
     text_matched,
     unindexed,
 )
-from carechain.charts.searching.keys import ANY_UNIT, reference_term
+from carechain.charts.searching.keys import ANY_UNIT, resource_term
 from carechain.charts.searching.tree import (
     AllOf,
     Among,
@@ -363,7 +363,7 @@ class Sql:
                 return self._equal(reference_index, "target", param, targets)
             case Ids(ids):
                 place = self.alias(live)
-                keys = [reference_term(f"{resource_type}/{one}") for one in ids]
+                keys = [resource_term(resource_type, one) for one in ids]
                 by_key = (listed(place.c.key, keys), place.c.resource_type == resource_type)
                 named = (*by_key, *self._of_live(node, place), *self.seen(place))
                 return (Arm(table=place, conditions=named),) if ids else ()
