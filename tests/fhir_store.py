@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select as waiting
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import count
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from carechain.charts.assistant import FEWEST, Assistant
 from carechain.charts.index_schema import INDEX_TABLES, live, shelves
 from carechain.charts.indexing import Index
 from carechain.charts.rebuilding import rebuild
@@ -21,6 +23,7 @@ from carechain.core.vocabulary import ALL_CATEGORIES, Sensitivity
 HIV = "86406008"
 FLU = "6142004"
 NOW_US = 1_760_000_000_000_000
+STARTED_S = 60
 ANNA, BERT = b"a" * 32, b"b" * 32
 
 
@@ -48,6 +51,16 @@ def up_to(ceiling: Sensitivity, **fields: Any) -> Scope:
 
 def sees(*pseudonyms: bytes, scope: Scope = EVERYTHING) -> Sight:
     return Sight(windows=tuple(window for one in pseudonyms for window in of_patient(one, scope).windows))
+
+
+def ready(assistant: Assistant) -> Assistant:
+    """An assistant that has started: by a first job, which it is too late for, and after its sign."""
+    assert all(one is None for one in assistant.examined([b"{}"] * FEWEST))
+    process = assistant._process
+    assert process is not None
+    assert process.stdout is not None
+    assert waiting.select([process.stdout], [], [], STARTED_S)[0]
+    return assistant
 
 
 class _Undone(Exception):  # noqa: N818 - says what it does

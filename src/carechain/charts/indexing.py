@@ -7,13 +7,14 @@ for.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import orjson
 from msgspec import Struct
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
+from carechain.charts.assistant import NOBODY
 from carechain.charts.bundle import Json
 from carechain.charts.dialect import add_rows, run_many
 from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_state, live, shelves
@@ -21,6 +22,7 @@ from carechain.charts.reading import batches
 from carechain.charts.resource_types import R4_TYPES
 from carechain.charts.schema import directory, resources
 from carechain.charts.searching.keys import resource_term
+from carechain.charts.searching.rows import IndexRows
 
 DEFAULT_ZONE: Final = "UTC"
 _URN_UUID: Final = b'"urn:uuid:'
@@ -28,21 +30,6 @@ NO_DAY: Final = 0
 """Shared resources have no clinical day."""
 FLUSH_ROWS: Final = 50_000
 """How many index rows are gathered before they are written, so that a large load does not fill the memory."""
-
-
-class IndexRows(Protocol):
-    """What a resource says to searches: the columns of the index tables between ``rid`` and ``shelf``."""
-
-    @property
-    def tokens(self) -> Sequence[tuple[int, int]]: ...  # noqa: D102 - the columns of its table
-    @property
-    def references(self) -> Sequence[tuple[int, int]]: ...  # noqa: D102 - the columns of its table
-    @property
-    def strings(self) -> Sequence[tuple[int, str, str]]: ...  # noqa: D102 - the columns of its table
-    @property
-    def dates(self) -> Sequence[tuple[int, int, int]]: ...  # noqa: D102 - the columns of its table
-    @property
-    def numbers(self) -> Sequence[tuple[int, int, float, float]]: ...  # noqa: D102 - the columns of its table
 
 
 Extract = Callable[[Json, str], IndexRows]
@@ -133,7 +120,8 @@ class Index:
         self._connection = connection
         self._known: dict[tuple[str, str], Lying | None] = {}
         state = connection.execute(select(index_state)).one()
-        self._zone = str(state.zone)
+        self.zone = str(state.zone)
+        self.described = NOBODY
         self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
         self._last_shelf = int(state.last_shelf)
         self._shelves: dict[bytes, dict[tuple[int, int], int]] = {}
@@ -257,7 +245,9 @@ class Index:
                 one.seq,
             )
         )
-        self._describe(self._last_rid, one.resource_type, shelf, one.day, one.body or bodies[one.seq])
+        told = None if one.body is None else self.described.rows(one.name)
+        found = told or self._rows_in(one.resource_type, one.body or bodies[one.seq])
+        self._describe(self._last_rid, shelf, one.day, found)
 
     def _change(self, one: Placement, shelf: int, old: Lying) -> None:
         if (shelf, one.day, one.record_id, one.seq) == (old.shelf, old.day, old.record_id, old.seq):
@@ -266,7 +256,8 @@ class Index:
         self._renewed.append((shelf, one.day, one.record_id, one.version, one.updated_us, one.seq, old.rid))
         if one.seq != old.seq and one.body is not None:
             self._outdated.append(old.rid)
-            self._describe(old.rid, one.resource_type, shelf, one.day, one.body)
+            found = self.described.rows(one.name) or self._rows_in(one.resource_type, one.body)
+            self._describe(old.rid, shelf, one.day, found)
         elif (shelf, one.day) != (old.shelf, old.day):
             self._moved.append((shelf, one.day, old.rid))
 
@@ -277,18 +268,21 @@ class Index:
             rid, kind, identity, shelf, one.day, one.record_id, one.version, one.seq, one.updated_us, pseudonym
         )
 
-    def _describe(self, rid: int, resource_type: str, shelf: int, day: int, body: bytes) -> None:
+    def _describe(self, rid: int, shelf: int, day: int, found: IndexRows) -> None:
         """The index rows of one resource."""
-        tree = orjson.loads(body)
-        if _URN_UUID in body:
-            self._name(tree)
-        found = extraction(self._zone)(tree, resource_type)
         tokens, references, strings, dates, numbers = self._rows
         tokens += [(rid, param, value, shelf, day) for param, value in found.tokens]
         references += [(rid, param, target, shelf, day) for param, target in found.references]
         strings += [(rid, param, folded, exact, shelf, day) for param, folded, exact in found.strings]
         dates += [(rid, param, low, high, shelf, day) for param, low, high in found.dates]
         numbers += [(rid, param, unit, low, high, shelf, day) for param, unit, low, high in found.numbers]
+
+    def _rows_in(self, resource_type: str, body: bytes) -> IndexRows:
+        """What a resource says to searches."""
+        tree = orjson.loads(body)
+        if _URN_UUID in body:
+            self._name(tree)
+        return extraction(self.zone)(tree, resource_type)
 
     def _name(self, tree: Json) -> None:
         """Replace references by urn:uuid, which a bundle's bytes keep, by the type and id they stand for."""

@@ -222,6 +222,7 @@ class Writer(Reader):
             allow=allow,
             visible=visible,
             arrival=self._charts.arrival(now_us=self._now_us, rng=self._rng),
+            assistant=self._charts.assistant,
         )
 
     def bind(self, patient_id: str, pseudonym: bytes) -> bool:

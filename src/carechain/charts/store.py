@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, and_, or_, select
 
+from carechain.charts.assistant import Assistant
 from carechain.charts.binding import bind
 from carechain.charts.bundle import parse
 from carechain.charts.charting import SECOND_US, Arrival
@@ -91,6 +92,7 @@ class Charts:
         self._writer = engine.execution_options(**{WRITE_OPTION: True})
         self._glancing = glancing(engine)
         self._checkpointing = Checkpointing(engine)
+        self.assistant = Assistant()
 
     @classmethod
     def open(
@@ -119,6 +121,7 @@ class Charts:
 
     def close(self) -> None:
         """Let go of every connection."""
+        self.assistant.close()
         self._checkpointing.close()
         self._glancing.dispose()
         self._engine.dispose()

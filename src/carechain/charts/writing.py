@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
+from carechain.charts.assistant import Arriving, Assistant
 from carechain.charts.bundle import Entry, Json, entry_of
 from carechain.charts.charting import Arrival, write_charts
 from carechain.charts.codes import ChartsCode
-from carechain.charts.facts import Facts, content_of
+from carechain.charts.facts import Content, Facts, content_of
 from carechain.charts.index_schema import live
 from carechain.charts.indexing import Index, Lying, lying
 from carechain.charts.ingest import name_patients, store_directory
@@ -47,6 +48,11 @@ class Change(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return "Change()"
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """Type and id."""
+        return self.resource_type, self.resource_id
+
 
 class Applied(Struct, frozen=True, kw_only=True):
     """What became of a change: the newest version, whether it is the first, whether anything was written."""
@@ -60,16 +66,38 @@ Name = tuple[str, str]
 
 
 def write(
-    connection: Connection, changes: Sequence[Change], *, allow: Sight, visible: Visible, arrival: Arrival
+    connection: Connection,
+    changes: Sequence[Change],
+    *,
+    allow: Sight,
+    visible: Visible,
+    arrival: Arrival,
+    assistant: Assistant,
 ) -> list[Applied]:
     """Carry out the changes inside the caller's transaction; ``visible`` is ``allow`` as conditions.
 
     Raises what :meth:`carechain.charts.repository.Writer.apply` says.
     """
-    names = [(one.resource_type, one.resource_id) for one in changes]
-    require(len(set(names)) == len(names), ChartsCode.DUPLICATE_RESOURCE)
-    arrived = [_arrived(one) for one in changes]
+    require(len({one.name for one in changes}) == len(changes), ChartsCode.DUPLICATE_RESOURCE)
     index = Index(connection)
+    valid = [Arriving(*one.name, one.body) for one in changes if one.is_valid]
+    with assistant.describing(index.zone, valid if len(valid) == len(changes) else ()) as described:
+        index.described = described
+        arrived = [_arrived(one, described.content(position)) for position, one in enumerate(changes)]
+        return _store(connection, changes, arrived, index, allow=allow, visible=visible, arrival=arrival)
+
+
+def _store(
+    connection: Connection,
+    changes: Sequence[Change],
+    arrived: Sequence[Arrived],
+    index: Index,
+    *,
+    allow: Sight,
+    visible: Visible,
+    arrival: Arrival,
+) -> list[Applied]:
+    names = [one.name for one in changes]
     before = index.lying(names)
     if not allow.everything:
         require(not _unseen(connection, visible, before.values()), ChartsCode.NOT_VISIBLE)
@@ -96,7 +124,12 @@ def write(
     return outcome
 
 
-def _arrived(change: Change) -> Arrived:
+def _arrived(change: Change, content: Content | None) -> Arrived:
+    if content is not None:
+        entry = Entry(
+            full_url=None, resource_type=change.resource_type, resource_id=change.resource_id, body=change.body
+        )
+        return Arrived(entry=entry, content=content)
     entry, tree = entry_of(change.body, change.resource_type, change.resource_id, change.tree, is_valid=change.is_valid)
     return Arrived(entry=entry, content=content_of(entry.resource_type, tree))
 
@@ -196,8 +229,7 @@ def _outcome(
     versions = newest_records(connection, [one.record_id for one in after.values() if one.record_id is not None])
     found: list[Applied] = []
     for change in changes:
-        name = (change.resource_type, change.resource_id)
-        now, old = after[name], before.get(name)
+        now, old = after[change.name], before.get(change.name)
         stored = Stored(
             resource_type=change.resource_type,
             resource_id=change.resource_id,

@@ -139,6 +139,8 @@ VERIFIER_WAITING_BYTES: Final = 128 * 1024 * 1024
 """The most that may wait for the worker; beyond it, verification happens here."""
 VERIFIER_PATIENCE_S: Final = 5
 """How long the worker may owe a verdict without giving one; a frame takes it a twentieth of a second."""
+ASSISTANT_PATIENCE_S: Final = 30
+"""How long the assistant may be silent; half of the largest transaction takes it a second or two."""
 RELEASES_AT_ONCE: Final = 4
 """Each may hold a whole answer in memory."""
 RELEASE_REQUEST_BYTES: Final = 64 * 1024

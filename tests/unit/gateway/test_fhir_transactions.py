@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
+from carechain.charts.assistant import FEWEST, Assistant
 from carechain.charts.binding import provisional
 from carechain.charts.sight import CUSTODIAN, of_patient
 from carechain.core.limits import BUNDLE_ENTRIES
+from fhir_store import ready
 from fhir_world import ALL, BASE, READ, FhirWorld, entry, observation, patient, transaction
 
 U1 = "urn:uuid:7d0b1e9c-95f5-4c5a-9b0a-0d9b3a3f0a01"
@@ -281,3 +283,20 @@ def test_a_batch_does_each_entry_by_itself(world: FhirWorld) -> None:
     assert outcome["issue"][0]["expression"][0].startswith("Bundle.entry[2]")
     assert answer.json["entry"][4]["resource"]["total"] == 1
     assert len(world.readings) == 1
+
+
+def test_a_large_one_is_refused_as_a_small_one_is(world: FhirWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    world.charts.assistant = ready(Assistant())
+    entries = [entry("PUT", f"Observation/o{number}", observation(f"o{number}", "x")) for number in range(FEWEST)]
+    wrong = entry("PUT", "Observation/last", observation("last", "x") | {"status": "no such status"})
+    other = entry("PUT", "Observation/last", observation("another", "x"))
+    for last in (wrong, other):
+        large, small = (world.ask("POST", "", transaction(*some, last)) for some in (entries, []))
+        assert (large.status, small.status) == (400, 400)
+        said = orjson.dumps(large.json).replace(b"entry[%d]" % FEWEST, b"entry[0]")
+        assert orjson.loads(said) == small.json
+        assert _stored(world) == 0
+    assert world.ask("POST", "", transaction(*entries)).status == 200
+    assert _stored(world) == FEWEST
+    assert world.charts.assistant.lost == 0

@@ -66,9 +66,14 @@ def _index(connection: Connection, resources: Sequence[bytes], zone: tzinfo) -> 
             }
         )
         said = extract(tree, kind)
-        for own, values in zip(
-            rows, (said.tokens, said.references, said.strings, said.dates, said.numbers), strict=True
-        ):
+        tables: Sequence[Sequence[tuple[Any, ...]]] = (
+            said.tokens,
+            said.references,
+            said.strings,
+            said.dates,
+            said.numbers,
+        )
+        for own, values in zip(rows, tables, strict=True):
             own += [(rid, *value, _SHELF, NO_DAY) for value in values]
     if placed:
         connection.execute(insert(live), placed)

@@ -10,36 +10,18 @@ from datetime import tzinfo
 from functools import partial
 from typing import Any, Final
 
-from msgspec import Struct
-
 from carechain.charts.definitions import Group, Leaf, SearchParameter, search_parameters
 from carechain.charts.searching import found
 from carechain.charts.searching.found import Json, Keys
 from carechain.charts.searching.keys import param_key, reference_term, uri_term
 from carechain.charts.searching.paths import Node, values_at
+from carechain.charts.searching.rows import IndexRows
 from carechain.charts.searching.values import STRING_CHARS, composite_term, exact, fold
 
 FROM_LIVE: Final = frozenset({"_id", "_lastUpdated"})
 """These two are columns of the ``live`` table."""
 COMPOSITE_TERMS: Final = 32
 """So many values of each side of a composite are paired: what is stored must not grow with their product."""
-
-
-class IndexRows(Struct, kw_only=True):
-    """The rows of one resource, without repetition; the columns of each table that follow ``rid``.
-
-    tokens: (param, value); references: (param, target); strings: (param, folded, exact); dates: (param, low_us,
-    high_us), half-open; numbers: (param, unit, low, high), a plain number having ``low == high``.
-    """
-
-    tokens: list[tuple[int, int]]
-    references: list[tuple[int, int]]
-    strings: list[tuple[int, str, str]]
-    dates: list[tuple[int, int, int]]
-    numbers: list[tuple[int, int, float, float]]
-
-    def __repr__(self) -> str:
-        return "IndexRows()"
 
 
 class Extractor:

@@ -165,7 +165,8 @@ class Dispatch:
         bundle_type, listed = await self._threads.work(lambda: entries.read(call.body, self._site.base_url))
         if bundle_type == "batch":
             return await batches.run(call, listed, partial(self.answer, audit=audit, known=known))
-        steps = await self._threads.work(lambda: transactions.plan(listed, call.principal, self._alone))
+        assistant = self._site.repository.charts.assistant
+        steps = await self._threads.work(lambda: transactions.plan(listed, call.principal, self._alone, assistant))
         answer = await self._threads.write(
             lambda writer: transactions.run(self._site, writer, call, steps, self._read_entry)
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import orjson
 from msgspec import Struct
 
+from carechain.charts.assistant import Valid
 from carechain.charts.bundle import Json, strict_json
 from carechain.charts.resource_types import R4_TYPES
 from carechain.charts.validation import validate
@@ -25,16 +26,23 @@ class Draft(Struct, frozen=True, kw_only=True):
         return "Draft()"
 
 
-def draft(body: bytes, expected_type: str) -> Draft:
-    """Check a resource; raises ``Rejected`` for its form and ``Problem`` with every issue that validation finds."""
+def draft(body: bytes, expected_type: str, known: Valid | None = None) -> Draft:
+    """Check a resource; ``known`` is what it says it is, where it was validated already.
+
+    Raises ``Rejected`` for its form and ``Problem`` with every issue that validation finds.
+    """
     require(body, FhirCode.BODY_MALFORMED)
-    tree, own_id = _read(body)
-    require(tree.get("resourceType", "") == expected_type, FhirCode.TYPE_MISMATCH)
+    if known is None:
+        tree, own_id = _read(body)
+        stated = tree.get("resourceType", "")
+    else:
+        tree, own_id, stated = {}, known.resource_id, known.resource_type
+    require(stated == expected_type, FhirCode.TYPE_MISMATCH)
     require(expected_type in R4_TYPES, FhirCode.TYPE_UNKNOWN)
     require(expected_type != "Subscription", FhirCode.SUBSCRIPTION_UNSUPPORTED)
     require(own_id is None or ID.fullmatch(own_id), FhirCode.ID_MALFORMED)
     # Validation is strict about the JSON too: repeated keys, depth, encoding.
-    problem = invalid(validate(body, tree))
+    problem = invalid(validate(body, tree)) if known is None else None
     if problem is not None:
         raise problem
     return Draft(resource_type=expected_type, resource_id=own_id, body=body)

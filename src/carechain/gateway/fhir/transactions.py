@@ -9,12 +9,13 @@ import re
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from carechain.charts.assistant import Assistant, Valid
 from carechain.charts.bundle import strict_json
 from carechain.charts.repository import Applied, Change, Reader, Stored, Writer
 from carechain.charts.serving import served
@@ -72,12 +73,15 @@ class Meant(Struct, kw_only=True):
         return f"{self.resource_type}/{self.resource_id}"
 
 
-def plan(entries: Sequence[Entry], principal: Principal, read_only_types: frozenset[str]) -> list[Step]:
+def plan(
+    entries: Sequence[Entry], principal: Principal, read_only_types: frozenset[str], assistant: Assistant
+) -> list[Step]:
     """What each entry means, in the order in which FHIR has them done. Raises ``Problem`` that names the entry."""
     steps: list[Step] = []
-    for entry in entries:
-        with about(entry):
-            steps.append(_step(entry, principal, read_only_types))
+    with closing(assistant.examined([entry.body for entry in entries])) as examined:
+        for entry, known in zip(entries, examined, strict=True):
+            with about(entry):
+                steps.append(_step(entry, principal, read_only_types, known))
     return sorted(steps, key=lambda step: ORDER[step.entry.method])
 
 
@@ -92,7 +96,7 @@ def about(entry: Entry) -> Iterator[None]:
         raise problem.at(entry.place) from None
 
 
-def _step(entry: Entry, principal: Principal, read_only_types: frozenset[str]) -> Step:
+def _step(entry: Entry, principal: Principal, read_only_types: frozenset[str], known: Valid | None) -> Step:
     path, _, query = entry.url.partition("?")
     target = route(entry.method, path)
     params = parse_parameters(query.encode())
@@ -107,7 +111,7 @@ def _step(entry: Entry, principal: Principal, read_only_types: frozenset[str]) -
     if target.kind in {Kind.PATCH, Kind.PATCH_MATCHING}:
         require_may_patch(principal, target.resource_type)
         return Step(entry=entry, target=target, params=params)
-    new = draft(entry.body, target.resource_type)
+    new = draft(entry.body, target.resource_type, known)
     if target.kind is Kind.UPDATE:
         require(new.resource_id in {None, target.resource_id}, FhirCode.ID_MISMATCH)
     return Step(entry=entry, target=target, params=params, new=new)

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from carechain.charts.searching.extract import Extractor, IndexRows
+from carechain.charts.searching.extract import Extractor
 from carechain.charts.searching.query import parse
+from carechain.charts.searching.rows import IndexRows
 from carechain.charts.searching.tree import (
     AllOf,
     AnyOf,
