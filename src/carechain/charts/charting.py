@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from carechain.charts.bundle import Entry
 from carechain.charts.codes import ChartsCode
 from carechain.charts.dates import day_of_unix
-from carechain.charts.dialect import add_rows, run_many
+from carechain.charts.dialect import add_rows, keep_going, run_many
 from carechain.charts.facts import NO_DAY, Facts
 from carechain.charts.indexing import Index, Placement
 from carechain.charts.reading import Held, Known, is_whole, keys_of, load_charts, load_held
@@ -30,8 +30,10 @@ from carechain.core.suite import Institution
 
 Rng = Callable[[int], bytes]
 SECOND_US: Final = 1_000_000
-CHARTS_AT_ONCE: Final = 20
-"""So many charts are held in memory together."""
+CHARTS_AT_ONCE: Final = 50
+"""So many charts are read and held in memory together."""
+CHARTS_TOGETHER: Final = 5
+"""So many are written in one go; the database puts their rows into its indexes while the next are worked out."""
 
 
 class Arrival(Struct, frozen=True, kw_only=True):
@@ -97,26 +99,36 @@ def write_charts(connection: Connection, arrived: Arrivals, arrival: Arrival, in
     """
     written: list[Written] = []
     pseudonyms = list(arrived)
-    for start in range(0, len(pseudonyms), CHARTS_AT_ONCE):
-        some = pseudonyms[start : start + CHARTS_AT_ONCE]
+    # Safe to count on from because the writer holds the lock.
+    last_record = int(connection.execute(select(func.coalesce(func.max(records.c.seq), 0))).scalar_one())
+    for some in _strides(pseudonyms, CHARTS_AT_ONCE):
         charts, held = load_charts(connection, some), load_held(connection, some)
-        revisions = [
-            _revision(connection, one, arrived[one], charts.get(one, {}), held.get(one, {}), arrival, index)
-            for one in some
-        ]
-        _store_resources(connection, revisions, arrival)
-        seqs = _store_records(connection, revisions)
-        index.place({one.pseudonym: list(_placements(one)) for one in revisions})
-        written += (
-            Written(
-                records=tuple(version.record for version in one.versions),
-                record_seqs=own,
-                unchanged=one.unchanged,
-                new_resources=len(one.fresh),
+        index.know_shelves(some)
+        for few in _strides(some, CHARTS_TOGETHER):
+            revisions: list[_Revision] = []
+            for one in few:
+                chart, records_held = charts.pop(one, {}), held.pop(one, {})
+                revisions.append(_revision(connection, one, arrived[one], chart, records_held, arrival, index))
+                keep_going(connection)
+            _store_resources(connection, revisions, arrival)
+            seqs = _store_records(connection, revisions, last_record)
+            last_record += sum(map(len, seqs))
+            index.place({one.pseudonym: list(_placements(one)) for one in revisions})
+            written += (
+                Written(
+                    records=tuple(version.record for version in one.versions),
+                    record_seqs=own,
+                    unchanged=one.unchanged,
+                    new_resources=len(one.fresh),
+                )
+                for one, own in zip(revisions, seqs, strict=True)
             )
-            for one, own in zip(revisions, seqs, strict=True)
-        )
     return written
+
+
+def _strides(pseudonyms: Sequence[bytes], length: int) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(pseudonyms), length):
+        yield pseudonyms[start : start + length]
 
 
 def _revision(
@@ -274,10 +286,8 @@ def _store_resources(connection: Connection, revisions: Sequence[_Revision], arr
     run_many(connection, "UPDATE resources SET grade = ? WHERE seq = ?", raised)
 
 
-def _store_records(connection: Connection, revisions: Sequence[_Revision]) -> list[tuple[int, ...]]:
-    """Write the record versions; returns the row numbers of each revision's."""
-    # Safe to count on from because the writer holds the lock.
-    last = int(connection.execute(select(func.coalesce(func.max(records.c.seq), 0))).scalar_one())
+def _store_records(connection: Connection, revisions: Sequence[_Revision], last: int) -> list[tuple[int, ...]]:
+    """Write the record versions, numbered on from ``last``; returns the row numbers of each revision's."""
     rows: list[tuple[Any, ...]] = []
     members: list[tuple[int, int, int]] = []
     seqs: list[tuple[int, ...]] = []

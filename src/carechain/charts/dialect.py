@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeEngine
 
+from carechain.charts.copying import CopyFailed, Copying, packed
 from carechain.core.limits import DATABASE_BUSY_S
 
 POSTGRESQL: Final = "postgresql"
@@ -40,6 +41,7 @@ _PREPARED: Final = 500
 """Statements that a PostgreSQL connection keeps ready; each that is pushed out costs a journey."""
 _RESTED_S: Final = 5
 _USED_S: Final = "carechain_used_s"
+_COPYING: Final = "carechain_copying"
 _WRITER_LOCK: Final = 0x6361_7265_6368_6169
 """The number of the advisory lock that the one writer to a PostgreSQL database holds."""
 
@@ -55,6 +57,8 @@ def environment() -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise ChartsUnavailable(type(error.orig).__name__) from None
+    except CopyFailed as failed:
+        raise ChartsUnavailable(str(failed)) from None
     except SQLAlchemyError as error:
         raise ChartsUnavailable(type(error).__name__) from None
 
@@ -131,6 +135,7 @@ def _postgresql(url: str) -> Engine:
 
     # A prepared statement's generic plan does not know how many shelves a sight has, and walks whole indexes.
     engine = _postgresql_connections(url, "force_custom_plan")
+    _copy_first(engine)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -147,6 +152,30 @@ def _postgresql(url: str) -> Engine:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     return engine
+
+
+def _copy_first(engine: Engine) -> None:
+    """Rows that were added have arrived before anything else is asked, and before the transaction ends."""
+
+    def finish(connection: Connection, *_: object) -> None:
+        copying = connection.info.get(_COPYING)
+        if copying is not None:
+            copying.finish()
+
+    def commit(connection: Connection) -> None:
+        finish(connection)
+        connection.info.pop(_COPYING, None)
+
+    def rollback(connection: Connection) -> None:
+        copying = connection.info.pop(_COPYING, None)
+        if copying is not None:
+            # Whatever became of the rows, they are undone.
+            with contextlib.suppress(CopyFailed):
+                copying.abandon()
+
+    event.listen(engine, "before_cursor_execute", finish)
+    event.listen(engine, "commit", commit)
+    event.listen(engine, "rollback", rollback)
 
 
 def _test_rested(engine: Engine) -> None:
@@ -186,18 +215,28 @@ def add_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...
         places = marks(len(table.columns))
         connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) VALUES ({places})', list(rows))  # noqa: S608 - names of our own tables
         return
-    driver = connection.connection.driver_connection
-    if driver is None:
-        raise ChartsUnavailable("the connection was lost")
-    try:
-        # In binary, because as text every byte of a resource would travel as two.
-        into = f'COPY "{table.name}" ({names}) FROM STDIN (FORMAT BINARY)'
-        with driver.cursor() as cursor, cursor.copy(into) as copy:
-            copy.set_types([_wire_type(column.type, connection.dialect) for column in table.columns])
-            for row in rows:
-                copy.write_row(row)
-    except connection.dialect.loaded_dbapi.Error as error:
-        raise ChartsUnavailable(type(error).__name__) from None
+    copying = connection.info.get(_COPYING)
+    if copying is None:
+        driver: Any = connection.connection.driver_connection
+        copying = connection.info[_COPYING] = Copying(driver)
+    types = tuple(_wire_type(column.type, connection.dialect) for column in table.columns)
+    # In binary, because as text every byte of a resource would travel as two.
+    copying.add(f'COPY "{table.name}" ({names}) FROM STDIN (FORMAT BINARY)', packed(types, rows))
+
+
+def rows_together(connection: Connection) -> int:
+    """How many index rows are gathered before they are added.
+
+    PostgreSQL puts them into its indexes while the next are made; SQLite does that best with many of a table at once.
+    """
+    return 2_000 if connection.dialect.name == POSTGRESQL else 50_000
+
+
+def keep_going(connection: Connection) -> None:
+    """Give rows that were added a push; whoever makes many of them does so now and then."""
+    copying = connection.info.get(_COPYING)
+    if copying is not None:
+        copying.push()
 
 
 @lru_cache(maxsize=64)

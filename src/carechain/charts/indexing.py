@@ -1,8 +1,7 @@
 """Keeping the index true to the resources, inside the transaction that writes them (API-1).
 
-An :class:`Index` gathers what one transaction changes and writes it at the end in as few statements as can be. The
-numbers of shelves, resources and versions are given out here: there is one writer, so they are counted and not asked
-for.
+An :class:`Index` gathers what one transaction changes and writes it in few statements. The numbers of shelves,
+resources and versions are given out here: there is one writer, so they are counted and not asked for.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, insert, selec
 
 from carechain.charts.assistant import NOBODY
 from carechain.charts.bundle import Json
-from carechain.charts.dialect import add_rows, run_many
+from carechain.charts.dialect import add_rows, keep_going, rows_together, run_many
 from carechain.charts.index_schema import DIRECTORY_SHELF, INDEX_TABLES, index_state, live, shelves
 from carechain.charts.reading import batches
 from carechain.charts.resource_types import R4_TYPES
@@ -28,8 +27,8 @@ DEFAULT_ZONE: Final = "UTC"
 _URN_UUID: Final = b'"urn:uuid:'
 NO_DAY: Final = 0
 """Shared resources have no clinical day."""
-FLUSH_ROWS: Final = 50_000
-"""How many index rows are gathered before they are written, so that a large load does not fill the memory."""
+NAMES_KNOWN: Final = 50_000
+"""So many resources are remembered, so that a large load does not fill the memory."""
 
 
 Extract = Callable[[Json, str], IndexRows]
@@ -114,7 +113,7 @@ def lying(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tupl
 
 
 class Index:
-    """What one transaction changes in the index; nothing is written before :meth:`flush` but shelves."""
+    """What one transaction changes in the index; all of it is written when :meth:`flush` returns."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -122,6 +121,7 @@ class Index:
         state = connection.execute(select(index_state)).one()
         self.zone = str(state.zone)
         self.described = NOBODY
+        self._rows_together = rows_together(connection)
         self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)
         self._last_shelf = int(state.last_shelf)
         self._shelves: dict[bytes, dict[tuple[int, int], int]] = {}
@@ -162,7 +162,7 @@ class Index:
         every = [one for placements in charts.values() for one in placements]
         before = self.lying(one.name for one in every)
         bodies = self._bodies(resources, every, before)
-        self._know_shelves(charts)
+        self.know_shelves(charts)
         for pseudonym, placements in charts.items():
             self._placing = {one.resource_id: one.resource_type for one in placements}
             for one in placements:
@@ -174,6 +174,7 @@ class Index:
                     self._add(one, shelf, pseudonym, bodies)
                 else:
                     self._change(one, shelf, old)
+            keep_going(self._connection)
         self._store_shelves()
         self._spill()
 
@@ -196,6 +197,12 @@ class Index:
 
     def flush(self) -> None:
         """Write what was gathered, and the counters."""
+        self._write()
+        self._forget()
+        counted = {"last_seq": self._last_seq, "last_rid": self._last_rid, "last_shelf": self._last_shelf}
+        self._connection.execute(update(index_state).values(counted))
+
+    def _write(self) -> None:
         connection = self._connection
         for batch in batches(self._gone + self._outdated):
             for table in INDEX_TABLES:
@@ -217,14 +224,16 @@ class Index:
             rows.clear()
         for done in (self._gone, self._outdated, self._renewed, self._moved, self._live):
             done.clear()
+
+    def _forget(self) -> None:
         self._added.clear()
         self._known.clear()
-        counted = {"last_seq": self._last_seq, "last_rid": self._last_rid, "last_shelf": self._last_shelf}
-        connection.execute(update(index_state).values(counted))
 
     def _spill(self) -> None:
-        if sum(map(len, self._rows)) > FLUSH_ROWS:
-            self.flush()
+        if sum(map(len, self._rows)) > self._rows_together:
+            self._write()
+            if len(self._known) > NAMES_KNOWN:
+                self._forget()
 
     def _add(self, one: Placement, shelf: int, pseudonym: bytes, bodies: Mapping[int, bytes]) -> None:
         self._last_rid += 1
@@ -320,7 +329,7 @@ class Index:
             found.update((seq, body) for seq, body in self._connection.execute(query))
         return found
 
-    def _know_shelves(self, pseudonyms: Iterable[bytes]) -> None:
+    def know_shelves(self, pseudonyms: Iterable[bytes]) -> None:
         """Look up the shelves of patients, once."""
         unknown = [one for one in pseudonyms if one not in self._shelves]
         self._shelves |= {one: {} for one in unknown}
