@@ -19,7 +19,7 @@ import uvloop
 from msgspec import Struct, field
 
 from carechain.bench import machine
-from carechain.bench.fhir_databases import POSTGRESQL, SQLITE, postgresql_programs, private_postgresql
+from carechain.bench.fhir_databases import POSTGRESQL, SQLITE, postgresql_programs, private_postgresql, settle
 from carechain.bench.fhir_patients import Bundle, Known, bundles, lone_patient, together
 from carechain.bench.fhir_questions import CHAINED, READS, SEARCHES, WARD, Asking
 from carechain.bench.fhir_remote import TwoMembers, measure_remote, two_members
@@ -151,6 +151,8 @@ async def _grown(
         for size in sizes:
             filled = await _fill(server, store, size, loaded, known, progress)
             loaded = filled.resources
+            if isinstance(place, str):
+                await asyncio.to_thread(settle, place)
             progress(f"{store}: asking {size:,}", 0, 1)
             yield {
                 "store": store,
@@ -172,7 +174,7 @@ class Filling(Struct, kw_only=True):
     singles_s: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """For the result; processor time is of this process, database servers apart."""
+        """For the result; processor time is of this process, without its assistant and database servers."""
         return {
             "ingest_per_s": round(self.new / self.seconds, 1),
             "ingest_cpu_us": round(self.cpu_s * 1e6 / self.new, 1),

@@ -1,7 +1,7 @@
 """Where the charts of ``bench fhir`` lie: a SQLite file, a given PostgreSQL database, or a server started for it.
 
-A private server listens on the loopback address only, keeps its data in a folder that goes with it, syncs to disk as it
-does in production, and ends with the benchmark. PostgreSQL refuses to run as root; root lends it another user.
+A private server listens on a Unix socket only, keeps its data in a folder that goes with it, syncs to disk as it does in
+production, and ends with the benchmark. PostgreSQL refuses to run as root; root lends it another user.
 """
 
 import os
@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import URL
-
-from carechain.node.ports import free_ports
+from sqlalchemy import URL, create_engine
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
 _OWNER: Final = "carechain"
-_HOST: Final = "127.0.0.1"
 _LENT_USERS: Final = ("postgres", "nobody")
 _READY: Final = "ready to accept connections"
 _STOP_S: Final = 30
@@ -46,7 +43,7 @@ def private_postgresql(programs: tuple[Path, Path], folder: Path) -> Iterator[st
     initdb, postgres = programs
     data, words = folder / "pg", folder / "pg-password"
     data.mkdir(mode=0o700)
-    password, (port,) = secrets.token_hex(16), free_ports(1)
+    password = secrets.token_hex(16)
     words.touch(mode=0o600)
     words.write_text(password, encoding="utf-8")
     user = _lent_user()
@@ -61,7 +58,7 @@ def private_postgresql(programs: tuple[Path, Path], folder: Path) -> Iterator[st
     )
     if made.returncode:
         raise ServerFailed(made.stderr[-500:])
-    settings = [f"listen_addresses={_HOST}", f"port={port}", f"unix_socket_directories={data}"]
+    settings = ["listen_addresses=", f"unix_socket_directories={data}"]
     process = subprocess.Popen(  # type: ignore[call-overload] # noqa: S603
         [postgres, "-D", data, *(word for one in settings for word in ("-c", one))],
         cwd=data,
@@ -75,11 +72,22 @@ def private_postgresql(programs: tuple[Path, Path], folder: Path) -> Iterator[st
     try:
         _wait_until_ready(process.stderr)
         # The server says little after that; its log goes to a pipe that holds more than it will say.
-        address = URL.create("postgresql+psycopg", _OWNER, password, _HOST, port, "postgres")
+        socket = {"host": str(data)}
+        address = URL.create("postgresql+psycopg", _OWNER, password, database="postgres", query=socket)
         yield address.render_as_string(hide_password=False)
     finally:
         process.terminate()
         process.communicate(timeout=_STOP_S)
+
+
+def settle(address: str) -> None:
+    """What autovacuum does within a minute or two of a load: statistics for plans, and which pages everybody sees."""
+    engine = create_engine(address, isolation_level="AUTOCOMMIT", hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM (ANALYZE)")
+    finally:
+        engine.dispose()
 
 
 def _wait_until_ready(log: IO[str]) -> None:

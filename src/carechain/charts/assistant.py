@@ -2,9 +2,8 @@
 
 What can be said of a resource from its bytes alone is half of the work of storing it: whether it is valid, what places
 and grades it, what it says to searches. Python does one thing at a time in a process, so of a large transaction this
-process does a part and the assistant the rest. It does with :mod:`carechain.charts.assisting`, which calls
-the same functions, and has no database, no keys and no
-network: resources go out over one pipe, what was found comes back over another.
+process does a part and the assistant the rest, with the same functions (:mod:`carechain.charts.assisting`). It has no
+database, no keys and no network: resources go out over one pipe, what was found comes back over another.
 
 Nothing depends on it. It is started when the first large transaction comes, works for one transaction at a time, and
 whatever it does not answer is looked at here: while it starts, while another transaction has it, when it has died or

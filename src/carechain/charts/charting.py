@@ -32,7 +32,7 @@ Rng = Callable[[int], bytes]
 SECOND_US: Final = 1_000_000
 CHARTS_AT_ONCE: Final = 50
 """So many charts are read and held in memory together."""
-CHARTS_TOGETHER: Final = 5
+CHARTS_TOGETHER: Final = 10
 """So many are written in one go; the database puts their rows into its indexes while the next are worked out."""
 
 

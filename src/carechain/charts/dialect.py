@@ -229,7 +229,7 @@ def rows_together(connection: Connection) -> int:
 
     PostgreSQL puts them into its indexes while the next are made; SQLite does that best with many of a table at once.
     """
-    return 2_000 if connection.dialect.name == POSTGRESQL else 50_000
+    return 4_000 if connection.dialect.name == POSTGRESQL else 50_000
 
 
 def keep_going(connection: Connection) -> None:
