@@ -1,7 +1,7 @@
 """Where the charts of ``bench fhir`` lie: a SQLite file, a given PostgreSQL database, or a server started for it.
 
-A private server listens on a Unix socket only, keeps its data in a folder that goes with it, syncs to disk as it does in
-production, and ends with the benchmark. PostgreSQL refuses to run as root; root lends it another user.
+A private server listens on a Unix socket only, keeps its data in a folder that goes with it, syncs to disk as it does
+in production, and ends with the benchmark. PostgreSQL refuses to run as root; root lends it another user.
 """
 
 import os
