@@ -176,6 +176,9 @@ class Assistant:
         self._not_before_s = float("inf")
         with self._lent:
             if self._process is not None:
+                if not self._is_ready:
+                    # It is still starting, for a program that is over already.
+                    self._process.kill()
                 _end(self._process)
                 self._process = None
 
@@ -255,7 +258,7 @@ class _Talk:
     def take(self, decoder: "msgspec.msgpack.Decoder[T]") -> T | None:
         """The next answer; None when the assistant is lost."""
         data = self.receive()
-        return None if data is None else decoder.decode(data)
+        return None if data is None else self._trying(lambda: decoder.decode(data))
 
     def receive(self) -> bytes | None:
         """The next answer's bytes; None when the assistant is lost."""
@@ -276,7 +279,7 @@ class _Talk:
             return None
         try:
             return doing(*values)
-        except (_Lost, OSError):
+        except (_Lost, OSError, msgspec.DecodeError):
             # Whatever it was, this job ends without the assistant, and it is buried.
             self.is_lost = True
             return None

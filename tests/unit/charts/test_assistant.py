@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from sqlalchemy import select as query
@@ -249,6 +250,13 @@ def test_a_lost_one_is_replaced_after_a_while() -> None:
     assert list(assistant.examined(sent)) == [None] * len(sent)
 
 
+def test_an_answer_that_is_none_is_not_taken(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = bodies()
+    monkeypatch.setattr("carechain.charts.assistant._valid", msgspec.msgpack.Decoder(list[int]))
+    assert list(assistant.examined(sent)) == [None] * len(sent)
+    assert assistant.lost == 1
+
+
 def test_it_has_one_job_at_a_time(assistant: Assistant) -> None:
     sent = bodies()
     with closing(assistant.examined(sent)) as first:
@@ -279,8 +287,16 @@ def test_it_ends_with_the_charts(tmp_path: Path) -> None:
     with Charts.open(tmp_path / "charts.db") as charts:
         process = ready(charts.assistant)._process
         assert process is not None
-        assert process.poll() is None
+        assert list(charts.assistant.examined(bodies()))[-1] == Valid("Patient", None)
     assert process.poll() == 0
+
+
+def test_nobody_waits_for_one_that_is_still_starting(tmp_path: Path) -> None:
+    with Charts.open(tmp_path / "charts.db") as charts:
+        assert list(charts.assistant.examined([b"{}"] * FEWEST)) == [None] * FEWEST
+        process = charts.assistant._process
+        assert process is not None
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_where_no_process_can_be_started_it_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
