@@ -10,17 +10,14 @@ whatever it does not answer is looked at here: while it starts, while another tr
 said nothing for ``ASSISTANT_PATIENCE_S`` and was killed. It ends when its pipe does, so it cannot outlive this process.
 """
 
-import fcntl
 import os
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import repeat
 from threading import Lock
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -29,17 +26,18 @@ from msgspec import Struct
 from carechain.charts.facts import Content
 from carechain.charts.searching.rows import IndexRows
 from carechain.core.limits import ASSISTANT_PATIENCE_S
+from carechain.engine.worker_process import end_worker, handle_of, start_worker
+
+if TYPE_CHECKING:
+    import subprocess
 
 FEWEST: Final = 200
 """Fewer resources in a transaction are looked at sooner than they are sent."""
 RESTART_S: Final = 30
 ROWS_AT_ONCE: Final = 128
 """After so many resources the assistant sends what it found for searches."""
-PIPE_BYTES: Final = 1024 * 1024
-"""Asked of the system for both pipes; Linux grants this much without privilege."""
 LENGTH_BYTES: Final = 4
 _READ_BYTES: Final = 1024 * 1024
-_END_WAIT_S: Final = 5.0
 READY: Final = b"ready"
 _FEWEST_CORES: Final = 2
 
@@ -179,7 +177,7 @@ class Assistant:
                 if not self._is_ready:
                     # It is still starting, for a program that is over already.
                     self._process.kill()
-                _end(self._process)
+                end_worker(self._process)
                 self._process = None
 
     @contextmanager
@@ -211,29 +209,17 @@ class Assistant:
             return None
         self._not_before_s = self._clock() + RESTART_S
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "carechain.charts.assisting"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                # What ends it may be named with a value, and values are health data.
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
+            # What ends it may be named with a value, and values are health data: what it writes is not kept.
+            process = start_worker("carechain.charts.assisting", is_mute=True)
         except OSError as error:
             _log.warning("charts_assistant_not_started", kind=type(error).__name__)
             return None
-        for pipe in (process.stdin, process.stdout):
-            handle = _handle(pipe)
-            os.set_blocking(handle, False)
-            with suppress(OSError):  # A smaller pipe only means more turns.
-                fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._process, self._is_ready = process, False
         return process
 
     def _bury(self, process: "subprocess.Popen[bytes]") -> None:
         process.kill()
-        _end(process)
+        end_worker(process)
         self._process = None
         self.lost += 1
         _log.error("charts_assistant_lost", status=process.returncode)
@@ -243,7 +229,7 @@ class _Talk:
     """One job: what is asked, and the answers that are still to come."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", patience_s: float) -> None:
-        self._input, self._output = _handle(process.stdin), _handle(process.stdout)
+        self._input, self._output = handle_of(process.stdin), handle_of(process.stdout)
         self._patience_ms = patience_s * 1000
         self._owed = 0
         self._received = bytearray()
@@ -312,21 +298,3 @@ def _is_ready(handle: int, event: int, wait_ms: float) -> bool:
     waiting = select.poll()
     waiting.register(handle, event)
     return bool(waiting.poll(wait_ms))
-
-
-def _handle(pipe: object) -> int:
-    if pipe is None:
-        raise ValueError("the assistant was started without its pipes")
-    return int(pipe.fileno())  # type: ignore[attr-defined]
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Close the pipes, which ends it, and see that it has ended."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        process.wait(_END_WAIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

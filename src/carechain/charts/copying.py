@@ -106,12 +106,22 @@ class Copying:
         if answer is None or answer.status != ExecStatus.COPY_IN:
             self._refused(answer)
         for start in range(0, len(rows), PIECE_BYTES):
-            server.put_copy_data(rows[start : start + PIECE_BYTES])
+            self._put(partial(server.put_copy_data, rows[start : start + PIECE_BYTES]))
             while start > BUFFERED_BYTES and server.flush():
                 self._wait()
                 # The server may be saying that it takes no more.
                 server.consume_input()
-        server.put_copy_end()
+        self._put(server.put_copy_end)
+
+    def _put(self, putting: Callable[[], int]) -> None:
+        """Into the connection's buffer; where there is no room, something has to go first."""
+        from psycopg import OperationalError  # noqa: PLC0415 - see above
+
+        while not putting():
+            if not self._server.flush():
+                raise OperationalError
+            self._wait()
+            self._server.consume_input()
 
     def _is_over(self) -> bool:
         """Take in what has come; whether that was the end of the ``COPY``."""

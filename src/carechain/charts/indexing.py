@@ -120,6 +120,7 @@ class Index:
         self._known: dict[tuple[str, str], Lying | None] = {}
         state = connection.execute(select(index_state)).one()
         self.zone = str(state.zone)
+        # What is known already of the resources that come now; whoever knows something sets it.
         self.described = NOBODY
         self._rows_together = rows_together(connection)
         self._last_seq, self._last_rid = int(state.last_seq), int(state.last_rid)

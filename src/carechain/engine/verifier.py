@@ -8,17 +8,14 @@ and counts as dead. The worker ends when its pipe does, so it cannot outlive thi
 A signature verification holds Python's global lock, which is why this is a process and not a thread.
 """
 
-import fcntl
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Annotated, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,15 +24,16 @@ from carechain.core.codec import encode
 from carechain.core.crypto import BadSignature, verify
 from carechain.core.ids import U8
 from carechain.core.limits import SIGNATURE_SIZE, TX_SIZE_BYTES, VERIFIER_PATIENCE_S, VERIFIER_WAITING_BYTES
+from carechain.engine.worker_process import end_worker, handle_of, start_worker
 
-PIPE_BYTES: Final = 1024 * 1024
-"""Asked of the system for both pipes; Linux grants this much without privilege."""
+if TYPE_CHECKING:
+    import subprocess
+
 FRAME_BYTES: Final = 128 * 1024
 """Batches are cut into frames of about this many bytes, far less than a pipe holds."""
 
 _LENGTH_BYTES: Final = 4
 _READ_BYTES: Final = 256 * 1024
-_END_WAIT_S: Final = 5.0
 
 
 class Check(Struct, frozen=True, array_like=True):
@@ -106,19 +104,7 @@ class VerifierProcess:
     @classmethod
     def start(cls, *, clock: Callable[[], float] = time.monotonic) -> Self:
         """Start the worker; ``clock`` is monotonic, in seconds. Raises ``OSError`` where the system refuses."""
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "carechain.engine.verifier"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        for pipe in (process.stdin, process.stdout):
-            handle = _handle(pipe)
-            os.set_blocking(handle, False)
-            with suppress(OSError):  # A smaller pipe only means more turns.
-                fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        return cls(process, clock)
+        return cls(start_worker("carechain.engine.verifier"), clock)
 
     @property
     def alive(self) -> bool:
@@ -130,7 +116,7 @@ class VerifierProcess:
 
         It stays readable after the end, so stop watching it once :attr:`alive` is false.
         """
-        return _handle(self._process.stdout)
+        return handle_of(self._process.stdout)
 
     def submit(self, checks: Sequence[Check]) -> int:
         """Hand over a batch, never blocking; returns the number that :meth:`collect` will give it.
@@ -178,7 +164,7 @@ class VerifierProcess:
         """Finished batches; waits for one if any is on its way, but no longer than the worker is given."""
         finished = self.collect()
         while not finished and self._frames:
-            writing = [_handle(self._process.stdin)] if self._outgoing else []
+            writing = [handle_of(self._process.stdin)] if self._outgoing else []
             select.select([self.fileno()], writing, [], self.patience_left_s())
             finished = self.collect()
         return finished
@@ -193,14 +179,7 @@ class VerifierProcess:
         """End the worker. Batches not collected yet are forgotten."""
         self._frames.clear()
         self._outgoing.clear()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self._process.wait(_END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_worker(self._process)
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +192,7 @@ class VerifierProcess:
         outgoing = self._outgoing
         while outgoing and self.alive:
             try:
-                written = os.write(_handle(self._process.stdin), outgoing[0])
+                written = os.write(handle_of(self._process.stdin), outgoing[0])
             except BlockingIOError:
                 return
             except BrokenPipeError:
@@ -273,12 +252,6 @@ class VerifierProcess:
     def _in_line(self, number: int, checks: Sequence[Check]) -> None:
         self.inline_checks += len(checks)
         self._finished.append((number, [holds(check) for check in checks]))
-
-
-def _handle(pipe: object) -> int:
-    if pipe is None:
-        raise ValueError("the worker was started without its pipes")
-    return int(pipe.fileno())  # type: ignore[attr-defined]
 
 
 def serve(requests: BinaryIO, verdicts: BinaryIO) -> None:

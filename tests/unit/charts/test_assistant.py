@@ -300,7 +300,7 @@ def test_nobody_waits_for_one_that_is_still_starting(tmp_path: Path) -> None:
 
 
 def test_where_no_process_can_be_started_it_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("carechain.charts.assistant.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("carechain.engine.worker_process.sys.executable", "/nowhere/python")
     assistant = Assistant()
     examined = partial(assistant.examined, [b"{}"] * FEWEST)
     assert list(examined()) == [None] * FEWEST

@@ -167,6 +167,13 @@ def test_a_server_that_goes_away_meanwhile(engine: Engine, postgresql_url: str) 
     assert (count(engine), count(engine, numbers)) == (0, 0)
 
 
+def test_rows_for_which_there_is_no_room_are_not_lost(postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url.replace("+psycopg", "")) as driver:
+        driver.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            Copying(driver)._put(lambda: 0)
+
+
 def test_rows_are_not_added_outside_a_transaction(postgresql_url: str) -> None:
     with psycopg.connect(postgresql_url.replace("+psycopg", "")) as driver, pytest.raises(ValueError, match="inside"):
         Copying(driver)

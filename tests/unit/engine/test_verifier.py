@@ -20,7 +20,8 @@ from carechain.contracts.membership import DismissStaff
 from carechain.core.crypto import SigningKey, Suite
 from carechain.core.limits import VERIFIER_PATIENCE_S
 from carechain.engine.admission import Admission
-from carechain.engine.verifier import FRAME_BYTES, PIPE_BYTES, Check, VerifierProcess, holds
+from carechain.engine.verifier import FRAME_BYTES, Check, VerifierProcess, holds
+from carechain.engine.worker_process import PIPE_BYTES
 from ledgers import Life, engine_at, run
 from world import Actor, anchor_of, seeded
 

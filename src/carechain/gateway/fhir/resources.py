@@ -32,20 +32,23 @@ def draft(body: bytes, expected_type: str, known: Valid | None = None) -> Draft:
     Raises ``Rejected`` for its form and ``Problem`` with every issue that validation finds.
     """
     require(body, FhirCode.BODY_MALFORMED)
-    if known is None:
-        tree, own_id = _read(body)
-        stated = tree.get("resourceType", "")
-    else:
-        tree, own_id, stated = {}, known.resource_id, known.resource_type
-    require(stated == expected_type, FhirCode.TYPE_MISMATCH)
-    require(expected_type in R4_TYPES, FhirCode.TYPE_UNKNOWN)
-    require(expected_type != "Subscription", FhirCode.SUBSCRIPTION_UNSUPPORTED)
-    require(own_id is None or ID.fullmatch(own_id), FhirCode.ID_MALFORMED)
+    if known is not None:
+        _require_fitting(known.resource_type, known.resource_id, expected_type)
+        return Draft(resource_type=expected_type, resource_id=known.resource_id, body=body)
+    tree, own_id = _read(body)
+    _require_fitting(tree.get("resourceType", ""), own_id, expected_type)
     # Validation is strict about the JSON too: repeated keys, depth, encoding.
-    problem = invalid(validate(body, tree)) if known is None else None
+    problem = invalid(validate(body, tree))
     if problem is not None:
         raise problem
     return Draft(resource_type=expected_type, resource_id=own_id, body=body)
+
+
+def _require_fitting(stated_type: str, own_id: str | None, expected_type: str) -> None:
+    require(stated_type == expected_type, FhirCode.TYPE_MISMATCH)
+    require(expected_type in R4_TYPES, FhirCode.TYPE_UNKNOWN)
+    require(expected_type != "Subscription", FhirCode.SUBSCRIPTION_UNSUPPORTED)
+    require(own_id is None or ID.fullmatch(own_id), FhirCode.ID_MALFORMED)
 
 
 def _read(body: bytes) -> tuple[Json, str | None]:
